@@ -1,0 +1,250 @@
+"""Django's settings. What differs between deployments is an environment variable, read strictly.
+
+`.env.example` lists every variable. A missing or wrong one ends the start with sentences that say what to do.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from csp.constants import NONCE, NONE, SELF
+
+from runbook.environment import Environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR = BASE_DIR / "var"
+MEBIBYTE = 1024 * 1024
+
+_env = Environment(os.environ)
+
+# --- what each deployment sets --------------------------------------------------------------------
+
+SECRET_KEY = _env.required(
+    "SECRET_KEY", "a random text of 50 characters or more, as `openssl rand -hex 32` prints", 50
+)
+DEBUG = _env.switch("DEBUG", default=False)
+HTTPS = _env.switch("RUNBOOK_HTTPS", default=True)
+ALLOWED_HOSTS = _env.names("RUNBOOK_HOSTS", "127.0.0.1,localhost")
+TIME_ZONE = _env.time_zone("RUNBOOK_TIME_ZONE", "UTC")
+EVIDENCE_MAX_BYTES = _env.number("EVIDENCE_MAX_BYTES", 50 * MEBIBYTE, 1024, 10 * 1024 * MEBIBYTE)
+EVIDENCE_FOLDER = _env.folder("EVIDENCE_FOLDER", VAR / "evidence")
+STATIC_ROOT = _env.folder("STATIC_FOLDER", VAR / "static")
+# Rehearsals and the panel of the simulated servers exist only where a simulator does.
+SIMULATOR_URL = _env.http_url("SIMULATOR_URL")
+WEB_THREADS = _env.number("RUNBOOK_WEB_THREADS", 10, 1, 200)
+LOG_LEVEL = _env.one_of("RUNBOOK_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+REDIS_URL = _env.redis_url("REDIS_URL")
+_database = _env.database("DATABASE_URL")
+
+_LOOPBACK = {"127.0.0.1", "localhost", "[::1]", "testserver"}
+if not HTTPS and not set(ALLOWED_HOSTS) <= _LOOPBACK:
+    _env.mistakes.append(
+        "RUNBOOK_HTTPS is off, but RUNBOOK_HOSTS names more than this machine. Plain HTTP is for 127.0.0.1 "
+        "and localhost only: put a proxy with TLS in front and leave RUNBOOK_HTTPS on."
+    )
+if DEBUG and not set(ALLOWED_HOSTS) <= _LOOPBACK:
+    _env.mistakes.append("DEBUG is on, but RUNBOOK_HOSTS names more than this machine. Turn DEBUG off.")
+_env.finish()
+
+# --- the application ------------------------------------------------------------------------------
+
+ROOT_URLCONF = "runbook.urls"
+WSGI_APPLICATION = "runbook.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+LANGUAGE_CODE = "en"
+
+INSTALLED_APPS = [
+    "upgrades",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "template_partials",
+    "csp",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "runbook.middleware.security_headers",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.gzip.GZipMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    # A view is closed unless it says `login_not_required`: a forgotten check opens nothing.
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "csp.context_processors.nonce",
+            ],
+        },
+    },
+]
+
+# --- stores ---------------------------------------------------------------------------------------
+
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        **_database,
+        # Each thread of the web server keeps its connection; one that died is noticed before it is used.
+        "CONN_MAX_AGE": 300,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {
+            "connect_timeout": 5,
+            "application_name": "runbook",
+            # A forgotten lock or transaction must not stop everybody else.
+            "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
+            **_database.get("OPTIONS", {}),
+        },
+    }
+}
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+# --- sign-in, sessions, cookies -------------------------------------------------------------------
+
+LOGIN_URL = "/sign-in/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = LOGIN_URL
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 15}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_COOKIE_AGE = 10 * 60 * 60  # a change night; signing in again in the middle of a step helps nobody
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"  # Strict would sign people out who follow a link from a mail
+SESSION_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_HTTPONLY = True  # the token comes in the page
+CSRF_COOKIE_SAMESITE = "Strict"
+CSRF_COOKIE_SECURE = HTTPS
+# Browsers take a __Host- cookie over HTTPS only, from this host only and for the whole of it.
+SESSION_COOKIE_NAME = "__Host-session" if HTTPS else "session"
+CSRF_COOKIE_NAME = "__Host-csrf" if HTTPS else "csrf"
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
+
+# --- page security (the rest of the headers: runbook/middleware.py) -------------------------------
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF, NONCE],
+        "style-src": [SELF],
+        "img-src": [SELF],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
+SECURE_SSL_REDIRECT = False  # the proxy in front does this; redirecting here would break its health checks
+SECURE_HSTS_SECONDS = 63_072_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = MEBIBYTE  # what is not a file
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 500
+DATA_UPLOAD_MAX_NUMBER_FILES = 20
+FILE_UPLOAD_MAX_MEMORY_SIZE = MEBIBYTE  # a larger file goes to disk while it arrives
+FILE_UPLOAD_PERMISSIONS = 0o600
+
+# --- static files ---------------------------------------------------------------------------------
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+# Collected: names with a hash, compressed, cached for ever. Not collected (tests): found where they lie.
+_collected = (STATIC_ROOT / "staticfiles.json").exists()
+WHITENOISE_USE_FINDERS = not _collected
+STORAGES = {
+    "default": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": EVIDENCE_FOLDER},
+    },
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if _collected
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+
+# --- Celery: PostgreSQL decides, Redis only rings the bell ----------------------------------------
+
+# An unfinished task is handed out again after this long. It stays above the hard time limit, or a slow task
+# would run twice at once; it stands in three places, because the shortest of them wins.
+_VISIBILITY_TIMEOUT = 120
+_transport = {
+    "visibility_timeout": _VISIBILITY_TIMEOUT,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+    "global_keyprefix": "runbook:",
+}
+CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_TRANSPORT_OPTIONS = _transport
+CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = _transport
+CELERY_VISIBILITY_TIMEOUT = _VISIBILITY_TIMEOUT
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_TIME_LIMIT = 60
+CELERY_TASK_SOFT_TIME_LIMIT = 45
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
+CELERY_WORKER_MAX_MEMORY_PER_CHILD = 400_000  # KiB
+CELERY_TIMEZONE = "UTC"
+# The one beat: what is due stands in the database; a tick that nobody took within 10 s is not worth taking.
+CELERY_BEAT_SCHEDULE = {"tick": {"task": "upgrades.tasks.tick", "schedule": 2.0, "options": {"expires": 10}}}
+
+# --- logging: one line an event on stderr ---------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {
+            "()": "runbook.log_lines.OneLine",
+            "format": "{asctime} {levelname} {name} [{process}] {message}",
+            "style": "{",
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        # Two lines for every tick would hide all others.
+        "celery.beat": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+    },
+}
