@@ -1,7 +1,7 @@
 """What the vendored htmx and its hx-csp extension do in a real browser, under the policy that every page has.
 
 A new version of htmx may change what its safety rests on (that happened between 2 and 4: `hx-disable` got
-another meaning). These tests are the alarm: they must pass before a version under `static/vendor/` is replaced.
+another meaning). These tests are the alarm: they must pass before a version in `static/vendor/` is replaced.
 """
 
 import hashlib
