@@ -1,0 +1,336 @@
+"""Verdicts: what is known of a gate, as a pure function of what the run has recorded.
+
+Evaluating a gate again over the same events gives the same verdict. What is missing is said in the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, assert_never
+
+from upgrades.domain import run_events as e
+from upgrades.domain.condition import holds
+from upgrades.domain.event_rule import Kind, RuleResult, follow_rule
+from upgrades.domain.procedure import (
+    ApprovalGate,
+    CheckGate,
+    ClientsGate,
+    ConfirmGate,
+    EventGate,
+    EvidenceGate,
+    Gate,
+    GoTo,
+    ProbeGate,
+    Procedure,
+    PutOnHold,
+    Step,
+    WayBackGate,
+    WayBackItem,
+)
+from upgrades.domain.record import digest
+from upgrades.domain.run_events import Recorded
+from upgrades.domain.run_state import GateState, RunState, StepStatus
+from upgrades.domain.verdict import Value, Verdict, cannot_tell, failed, met, waiting
+from upgrades.domain.wording import fill
+
+
+def applies(gate: Gate | WayBackItem, state: RunState) -> bool:
+    """False only when the facts surely say that the gate has no part in this run; doubt keeps it."""
+    return gate.when is None or holds(gate.when, state.facts) is not False
+
+
+def verdict(procedure: Procedure, state: RunState, step: Step, gate: Gate) -> Verdict:
+    """What is known of `gate` in the latest visit of `step`."""
+    recorded = state.gate(step.id, gate.id)
+    if recorded.overridden_by:
+        deviation = state.deviations[recorded.overridden_by]
+        return met(
+            f"Overridden as deviation {deviation.number}: {deviation.reason}", f"deviation {deviation.number}"
+        )
+    match gate:
+        case ConfirmGate():
+            return _confirm(recorded)
+        case CheckGate():
+            return _check(gate, state)
+        case ProbeGate():
+            return _probe(gate, state, recorded)
+        case EvidenceGate():
+            return _evidence(recorded)
+        case EventGate():
+            return _events(gate, state, step, recorded)
+        case ClientsGate():
+            return _clients(gate, state, recorded)
+        case ApprovalGate():
+            return _approval(procedure, state, step, gate, recorded)
+        case WayBackGate():
+            return _way_back(procedure, state, gate)
+        case _:
+            assert_never(gate)
+
+
+def verdicts(
+    procedure: Procedure, state: RunState, step: Step, gates: Iterable[Gate]
+) -> list[tuple[Gate, Verdict]]:
+    """The verdicts of those `gates` that have a part in this run."""
+    return [(gate, verdict(procedure, state, step, gate)) for gate in gates if applies(gate, state)]
+
+
+def _confirm(recorded: GateState) -> Verdict:
+    if not recorded.confirmations:
+        return waiting("Nobody has confirmed it yet.")
+    return _answer(recorded.confirmations[-1])
+
+
+def _answer(last: Recorded) -> Verdict:
+    event = last.event
+    if not isinstance(event, e.GateConfirmed):
+        raise TypeError(event.kind)
+    said = f"{last.by.name}: {event.text}" if event.text else last.by.name
+    match event.answer:
+        case "pass":
+            return met(f"Confirmed by {said}", f"event {last.seq}")
+        case "fail":
+            return failed(f"Answered “fail” by {said}", f"event {last.seq}")
+        case _:
+            return cannot_tell(f"Answered “not tested” by {said}", f"event {last.seq}")
+
+
+def _check(gate: CheckGate, state: RunState) -> Verdict:
+    held = holds(gate.condition, state.facts)
+    if held is None:
+        return cannot_tell(f"A fact is not known. {fill(gate.otherwise, state.facts)}")
+    if held:
+        return met("The environment's facts say so.", "facts")
+    return failed(fill(gate.otherwise, state.facts))
+
+
+def _probe(gate: ProbeGate, state: RunState, recorded: GateState) -> Verdict:
+    lost = state.lost_agents.get(state.host(gate.server))
+    if lost is not None:
+        return cannot_tell(f"No news from the agent on {state.host(gate.server)}: {lost}")
+    if recorded.probe is None:
+        return waiting(f"The agent on {state.host(gate.server)} has not looked yet.")
+    event = recorded.probe.event
+    if not isinstance(event, e.ProbeAnswered):
+        raise TypeError(event.kind)
+    return Verdict(Value(event.value), event.text, proof=(f"event {recorded.probe.seq}",))
+
+
+def _evidence(recorded: GateState) -> Verdict:
+    if not recorded.evidence:
+        return waiting("Nothing is attached yet.")
+    names = []
+    for attached in recorded.evidence:
+        event = attached.event
+        if isinstance(event, e.EvidenceAttached):
+            names.append(f"{event.name}, SHA-256 {event.sha256[:12]}…" if event.sha256 else event.text)
+    return met("; ".join(names), *(f"event {attached.seq}" for attached in recorded.evidence))
+
+
+def rule_result(gate: EventGate, state: RunState, step: str, visit: int | None = None) -> RuleResult:
+    """Where the rule of `gate` stands, under the facts that held when the step began."""
+    at = state.steps.get(step)
+    facts = at.facts if at is not None and at.begun_at is not None else state.facts
+    recorded = state.gate(step, gate.id, visit)
+    return follow_rule(gate.rule, recorded.observations, facts, state.set_aside)
+
+
+def _events(gate: EventGate, state: RunState, step: Step, recorded: GateState) -> Verdict:
+    server = state.application(gate.rule.server)
+    if recorded.outcome is not None:
+        return _outcome(gate, state, recorded.outcome, recorded)
+    at = state.steps.get(step.id)
+    if at is None or at.status is StepStatus.CURRENT:
+        return waiting(f"Events of {server} count from the moment the step begins.")
+    result = rule_result(gate, state, step.id)
+    if result.ended is not None:
+        return failed(
+            f"{server} went away before it was ready ({result.ended.text}). Look at its log, then begin this step again."
+        )
+    if result.doubts:
+        return _doubt(result, server)
+    lost = state.lost_agents.get(state.host(gate.rule.server))
+    if lost is not None:
+        return cannot_tell(f"No news from the agent on {state.host(gate.rule.server)}: {lost}")
+    return waiting(f"{_awaited(result, server)}{_last_seen(result)}")
+
+
+def _outcome(gate: EventGate, state: RunState, reached: Recorded, recorded: GateState) -> Verdict:
+    event = reached.event
+    if not isinstance(event, e.OutcomeReached):
+        raise TypeError(event.kind)
+    outcome = next(outcome for outcome in gate.rule.outcomes if outcome.id == event.outcome)
+    proof = tuple(f"event {seq}" for seq in event.lines)
+    if isinstance(outcome.follow, PutOnHold):
+        return failed(fill(outcome.follow.reason, state.facts), *proof)
+    if recorded.contradicted:
+        return cannot_tell(f"{outcome.title} was reached, and contradicted afterwards.", *proof)
+    if isinstance(outcome.follow, GoTo):
+        return failed(f"{outcome.title}: the procedure goes another way.", *proof)
+    return met(fill(outcome.title, state.facts), *proof)
+
+
+def _doubt(result: RuleResult, server: str) -> Verdict:
+    doubt = result.doubts[0]
+    what = "Part of the log could not be read" if doubt.kind is Kind.GAP else "A line has an unknown format"
+    more = f" and {len(result.doubts) - 1} more" if len(result.doubts) > 1 else ""
+    return cannot_tell(
+        f"{what} in the log of {server}: {doubt.text[:200]}{more}. Read it in the log itself; "
+        "if it changes nothing, ask for the doubt to be set aside, or begin this step again.",
+        *(f"event {item.seq}" for item in result.doubts),
+    )
+
+
+def _awaited(result: RuleResult, server: str) -> str:
+    events: list[str] = []
+    for track in result.tracks:
+        station = track.next_station
+        if not track.ruled_out and station is not None and not isinstance(track.outcome.follow, PutOnHold):
+            events += [event for event in sorted(station.one_of) if event not in events]
+    if not events:
+        return (
+            f"No outcome is possible any more from what {server} has logged. Read its log, then begin again."
+        )
+    return f"Waiting for {' or '.join(events)} from {server}."
+
+
+def _last_seen(result: RuleResult) -> str:
+    if result.last is None:
+        return " No event since the step began."
+    return f" Last event seen: {result.last.event}." if result.last.event else ""
+
+
+def _clients(gate: ClientsGate, state: RunState, recorded: GateState) -> Verdict:
+    if recorded.confirmations:
+        answer = _answer(recorded.confirmations[-1])
+        if not answer.pending:
+            return Verdict(answer.value, f"Proof by reconnection. {answer.reason}", proof=answer.proof)
+    leaving, joining = state.application(gate.leaving), state.application(gate.joining)
+    begun = state.steps.get(gate.baseline)
+    baseline = begun.totals.get(leaving) if begun is not None else None
+    if baseline is None:
+        return cannot_tell(
+            f"There is no client total of {leaving} from before its shutdown (it is written at debug level only). "
+            "Confirm instead that each client application shows its reconnection."
+        )
+    now_there, seq = state.totals.get(joining, (None, 0))
+    left, left_seq = state.totals.get(leaving, (None, 0))
+    if now_there is None:
+        return waiting(
+            f"{joining} has not logged a client total yet; {baseline} clients are to come from {leaving}."
+        )
+    if left is None or left_seq <= 0:
+        return waiting(
+            f"{leaving} has not logged a client total since; its own total is the other half of the proof."
+        )
+    if left > 0:
+        return waiting(f"{leaving} still counts {left} clients; {joining} counts {now_there} of {baseline}.")
+    if now_there < baseline:
+        return waiting(f"{joining} counts {now_there} of the {baseline} clients that {leaving} had.")
+    return met(
+        f"Proof by totals: {joining} counts {now_there}, {leaving} had {baseline} and counts {left}.",
+        f"event {seq}",
+        f"event {left_seq}",
+    )
+
+
+def _way_back(procedure: Procedure, state: RunState, gate: WayBackGate) -> Verdict:
+    missing, proof = [], []
+    for item, found in way_back_items(procedure, state, gate):
+        if found.is_met:
+            proof += list(found.proof)
+        else:
+            missing.append(f"{fill(item.title, state.facts)} ({found.reason})")
+    if missing:
+        return failed(f"No way back is proved: {'; '.join(missing)}. Supply it before you go on.")
+    return met("The way back is open.", *proof)
+
+
+def way_back_items(
+    procedure: Procedure, state: RunState, gate: WayBackGate
+) -> list[tuple[WayBackItem, Verdict]]:
+    """What the way back needs, each with the verdict of the gate that shows it. An override proves nothing."""
+    found = []
+    for item in gate.items:
+        if not applies(item, state):
+            continue
+        step = procedure.step(item.step)
+        source = step.gate(item.gate)
+        if source is None:
+            raise LookupError(f"{item.step}.{item.gate}")
+        state_of = state.gate(item.step, item.gate)
+        if state_of.overridden_by:
+            found.append((item, failed("its check was overridden, which proves nothing")))
+        else:
+            found.append((item, verdict(procedure, state, step, source)))
+    return found
+
+
+# Approvals.
+
+
+def policy_of(state: RunState, policy: str) -> tuple[str, int]:
+    """Role and number of signatures that the environment's policy asks for (as it was when the run started)."""
+    stated: dict[str, Any] = state.started.policies.get(policy, {})
+    return str(stated.get("role", "approver")), int(stated.get("signatures", 1))
+
+
+def shown(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate) -> dict[str, Any]:
+    """What an approver sees and signs: its digest binds the signature to it (design.md section 7)."""
+    others = [other for other in step.needs if not isinstance(other, ApprovalGate)]
+    evidence = [
+        [recorded.event.step, recorded.event.gate, recorded.event.sha256, recorded.event.text]
+        for key in sorted(state.gates)
+        for recorded in state.gates[key].evidence
+        if isinstance(recorded.event, e.EvidenceAttached)
+    ]
+    return {
+        "procedure": procedure.text_hash,
+        "step": step.id,
+        "visit": state.steps[step.id].visit if step.id in state.steps else 0,
+        "gate": gate.id,
+        "facts": dict(state.facts),
+        "exposures": sorted(state.burdens),
+        "needs": [
+            [other.id, found.value, found.reason] for other, found in verdicts(procedure, state, step, others)
+        ],
+        "evidence": evidence,
+    }
+
+
+def shown_digest(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate) -> str:
+    return digest(shown(procedure, state, step, gate))
+
+
+def valid_signatures(
+    procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate
+) -> tuple[Recorded, ...]:
+    """The signatures that count now: bound to what is shown, not lapsed, one a person."""
+    recorded = state.gate(step.id, gate.id)
+    now = shown_digest(procedure, state, step, gate)
+    counted: dict[str, Recorded] = {}
+    for signature in recorded.signatures:
+        event = signature.event
+        if (
+            isinstance(event, e.ApprovalSigned)
+            and event.digest == now
+            and signature.by.id not in recorded.lapsed
+        ):
+            counted[signature.by.id] = signature
+    return tuple(counted.values())
+
+
+def _approval(
+    procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate, recorded: GateState
+) -> Verdict:
+    role, needed = policy_of(state, gate.policy)
+    if needed == 0:
+        return met("The environment's policy asks for no signature here.", "policy")
+    if recorded.rejection is not None and isinstance(recorded.rejection.event, e.ApprovalRejected):
+        return failed(f"Rejected by {recorded.rejection.by.name}: {recorded.rejection.event.reason}")
+    signed = valid_signatures(procedure, state, step, gate)
+    names = ", ".join(signature.by.name for signature in signed)
+    if len(signed) >= needed:
+        return met(f"Signed by {names}.", *(f"event {signature.seq}" for signature in signed))
+    have = f"{len(signed)} of {needed} signed ({names})" if signed else f"0 of {needed} signed"
+    return waiting(f"{have}; a person with the role {role} signs who has not worked on this run.")

@@ -1,0 +1,47 @@
+"""Refusals: why something cannot be done, said to the person at 3 a.m. One place turns them into answers."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """What, why, what now. `code` is for programs; the text is for people."""
+
+    code = "refused"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class OutOfTurn(Refused):
+    """The run stands somewhere else than the command assumes."""
+
+    code = "out-of-turn"
+
+
+class GateClosed(Refused):
+    """A gate is not met, so what lies behind it cannot begin or end."""
+
+    code = "gate-closed"
+
+
+class NotAllowed(Refused):
+    """This person may not do this."""
+
+    code = "not-allowed"
+
+
+class BadInput(Refused):
+    """What was sent cannot be used as it is. `field` names the part of the form."""
+
+    code = "bad-input"
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Unavailable(Refused):
+    """Something that is needed does not answer now; trying again later may help."""
+
+    code = "unavailable"

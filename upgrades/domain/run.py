@@ -1,0 +1,941 @@
+"""What may happen next in a run: `decide` answers a person's or a worker's command, `advance` finds what follows
+by itself. Both return events and change nothing (design.md section 3).
+
+Who may act and what the state allows are two questions; both are answered here, so that page, interface and shell
+get the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from upgrades.domain import run_events as e
+from upgrades.domain.condition import holds
+from upgrades.domain.event_rule import RuleResult
+from upgrades.domain.gates import (
+    policy_of,
+    rule_result,
+    shown_digest,
+    valid_signatures,
+    verdicts,
+)
+from upgrades.domain.procedure import (
+    ApprovalGate,
+    ClientsGate,
+    Completes,
+    ConfirmGate,
+    EndRun,
+    EventGate,
+    EvidenceGate,
+    ExposureChange,
+    Follow,
+    GoOn,
+    GoOver,
+    GoTo,
+    Moment,
+    Outcome,
+    Procedure,
+    PutOnHold,
+    Step,
+)
+from upgrades.domain.refusal import BadInput, GateClosed, NotAllowed, OutOfTurn
+from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
+from upgrades.domain.run_state import (
+    Burden,
+    GateState,
+    RunState,
+    RunStatus,
+    StepState,
+    StepStatus,
+    evolve,
+    watch_id,
+    watch_key,
+)
+from upgrades.domain.wording import checked, fill
+
+REASON = 20  # characters at least, where a second person has to understand why (trust.md D08)
+
+# Commands. `step` and `visit` say what the sender saw, so that a late click is refused instead of hitting another step.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    step: str
+    visit: int
+    watermarks: dict[str, dict[str, int]] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    step: str
+    visit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirm:
+    step: str
+    visit: int
+    gate: str
+    answer: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attach:
+    step: str
+    visit: int
+    gate: str = ""
+    text: str = ""
+    name: str = ""
+    sha256: str = ""
+    size: int = 0
+    evidence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    step: str
+    visit: int
+    gate: str
+    digest: str
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    step: str
+    visit: int
+    gate: str
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    step: str
+    visit: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddNote:
+    text: str
+    step: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskDeviation:
+    """`what`: skip the step, override a gate, or set a doubt aside."""
+
+    step: str
+    visit: int
+    what: str
+    reason: str
+    gate: str = ""
+    doubt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignDeviation:
+    number: int
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectDeviation:
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOver:
+    burden: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseBurden:
+    """An owner reports that what he took over is done."""
+
+    burden: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a worker saw: observations, probe answers, agents lost and back, facts that changed."""
+
+    events: tuple[RunEvent, ...]
+
+
+Command = (
+    Begin
+    | Complete
+    | Confirm
+    | Attach
+    | Sign
+    | Reject
+    | Restart
+    | Hold
+    | Resume
+    | AddNote
+    | AskDeviation
+    | SignDeviation
+    | RejectDeviation
+    | TakeOver
+    | CloseBurden
+    | Abort
+    | Report
+)
+
+
+def start(procedure: Procedure, started: e.RunStarted) -> list[RunEvent]:
+    """The first events of a run: it started, and its first step is the current one."""
+    first = procedure.steps[0]
+    return [started, e.StepEntered(step=first.id, visit=1)]
+
+
+def decide(procedure: Procedure, state: RunState, command: Command, by: Actor) -> list[RunEvent]:
+    """The events that `command` causes, or a `Refused` that says why not. An empty list: nothing more happens."""
+    match command:
+        case Report(events=events):
+            return _report(procedure, state, events)
+        case TakeOver() | CloseBurden():
+            return _burdens(state, command, by)
+    if state.is_over:
+        raise OutOfTurn(
+            f"This run is over ({state.ending}). Nothing can be added to it; its record stays as it is."
+        )
+    handler = _HANDLERS[type(command)]
+    return handler(procedure, state, command, by)
+
+
+# Rights.
+
+
+def _need(by: Actor, role: str, act: str) -> None:
+    if by.kind == "person" and role not in by.roles:
+        raise NotAllowed(
+            f"{by.name} may not {act}: that takes the role {role} in this environment. "
+            "An administrator of the environment can give it."
+        )
+
+
+def barred(state: RunState, by_id: str) -> str:
+    """Why this person may not approve anything in this run; empty when nothing stands against it (section 7)."""
+    if by_id == state.starter.id:
+        return "whoever started the run may not approve it"
+    if by_id in state.started.authors:
+        return "an author of this procedure version may not approve its runs"
+    if by_id in state.executors:
+        return "whoever carried out a part of the run may not approve it"
+    return ""
+
+
+def _need_second(state: RunState, by: Actor, role: str, act: str) -> None:
+    _need(by, role, act)
+    why = barred(state, by.id)
+    if by.kind != "person":
+        why = "only a person can sign"
+    if why:
+        raise NotAllowed(f"{by.name} may not {act}: {why}. Ask another person with the role {role}.")
+
+
+# The step that is meant.
+
+
+def _current(procedure: Procedure, state: RunState, step: str, visit: int) -> tuple[Step, StepState]:
+    if state.current is None:
+        raise OutOfTurn(
+            "All steps of this run are behind; what is left are the exposures and duties still open."
+        )
+    if state.current != step or state.steps[step].visit != visit:
+        now = procedure.step(state.current)
+        raise OutOfTurn(
+            f"“{_title(procedure, step)}” is not the current step any more: the run stands at "
+            f"“{fill(now.title, state.facts)}”. Nothing was changed; look at the page again."
+        )
+    return procedure.step(step), state.steps[step]
+
+
+def _title(procedure: Procedure, step: str) -> str:
+    return procedure.step(step).title if procedure.has_step(step) else step
+
+
+def _not_held(state: RunState) -> None:
+    if state.status is RunStatus.HELD:
+        raise OutOfTurn(f"The run is on hold: {state.hold_reason} Resume it first.")
+
+
+def _closed(verdict_list: Iterable[tuple[Any, Any]]) -> str:
+    return " ".join(f"“{gate.title}”: {found.reason}" for gate, found in verdict_list if not found.is_met)
+
+
+# Persons' commands.
+
+
+def _begin(procedure: Procedure, state: RunState, command: Begin, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "begin a step")
+    step, at = _current(procedure, state, command.step, command.visit)
+    _not_held(state)
+    if at.status is StepStatus.BEGUN:
+        return []
+    closed = _closed(verdicts(procedure, state, step, step.needs))
+    if closed:
+        raise GateClosed(f"“{fill(step.title, state.facts)}” cannot begin. {closed}")
+    missing = [name for name in watched_at(state, step) if name not in command.watermarks]
+    if missing:
+        raise GateClosed(
+            f"“{fill(step.title, state.facts)}” cannot begin: the position in the log of {', '.join(missing)} "
+            "is not marked, so nothing that is logged from now on could be told from what was there before. "
+            "Check that the agent on its host answers."
+        )
+    begun = e.StepBegun(step=step.id, visit=at.visit, watermarks=command.watermarks, totals=command.totals)
+    return [begun, *_exposures(state, step, Moment.BEGIN)]
+
+
+def watched_at(state: RunState, step: Step) -> list[str]:
+    """The applications whose log position must be marked when `step` begins."""
+    return [state.application(gate.rule.server) for gate in step.event_gates]
+
+
+def baselines_at(procedure: Procedure, state: RunState, step: Step) -> list[str]:
+    """The applications whose last client total is taken when `step` begins (CSH-8a)."""
+    gates = [gate for other in procedure.steps for gate in other.all_gates if isinstance(gate, ClientsGate)]
+    return [state.application(gate.leaving) for gate in gates if gate.baseline == step.id]
+
+
+def _complete(procedure: Procedure, state: RunState, command: Complete, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "complete a step")
+    done = state.steps.get(command.step)
+    if done is not None and done.visit == command.visit and done.status is StepStatus.DONE:
+        return []
+    step, at = _current(procedure, state, command.step, command.visit)
+    _not_held(state)
+    if at.status is not StepStatus.BEGUN:
+        raise OutOfTurn(f"“{fill(step.title, state.facts)}” has not begun yet. Begin it first.")
+    found = verdicts(procedure, state, step, step.gates)
+    closed = _closed(found)
+    if closed:
+        raise GateClosed(f"“{fill(step.title, state.facts)}” cannot be completed. {closed}")
+    return _completion(procedure, state, step, {gate.id: verdict.reason for gate, verdict in found})
+
+
+def _confirm(procedure: Procedure, state: RunState, command: Confirm, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "confirm a gate")
+    step, at = _current(procedure, state, command.step, command.visit)
+    gate = step.gate(command.gate)
+    if not isinstance(gate, ConfirmGate | ClientsGate):
+        raise BadInput(f"“{command.gate}” of this step is not something that a person confirms.", "gate")
+    if gate in step.gates and at.status is not StepStatus.BEGUN:
+        raise OutOfTurn(f"“{fill(step.title, state.facts)}” has not begun yet. Begin it first.")
+    if command.answer not in ("pass", "fail", "not-tested"):
+        raise BadInput("Choose one of pass, fail and not tested.", "answer")
+    least = 3 if command.answer != "pass" or isinstance(gate, ClientsGate) else 0
+    text = checked(command.text, what="The text", least=least)
+    return [e.GateConfirmed(step=step.id, visit=at.visit, gate=gate.id, answer=command.answer, text=text)]
+
+
+def _attach(procedure: Procedure, state: RunState, command: Attach, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "attach evidence")
+    step, at = _current(procedure, state, command.step, command.visit)
+    text = checked(command.text, what="The text")
+    form = "file" if command.sha256 else "text"
+    if command.gate:
+        gate = step.gate(command.gate)
+        if not isinstance(gate, EvidenceGate):
+            raise BadInput(f"“{command.gate}” of this step takes no evidence.", "gate")
+        if form not in gate.accepts:
+            wanted = " or ".join(sorted(gate.accepts))
+            raise BadInput(f"“{gate.title}” takes a {wanted}. {gate.ask}", "text")
+    if form == "text" and len(text) < 3:
+        raise BadInput("Attach a file, or write down what proves it (at least 3 characters).", "text")
+    return [
+        e.EvidenceAttached(
+            step=step.id,
+            visit=at.visit,
+            gate=command.gate,
+            name=command.name,
+            sha256=command.sha256,
+            size=command.size,
+            evidence=command.evidence,
+            text=text,
+        )
+    ]
+
+
+def _approval_gate(
+    procedure: Procedure, state: RunState, step_id: str, visit: int, gate_id: str
+) -> tuple[Step, StepState, ApprovalGate]:
+    step, at = _current(procedure, state, step_id, visit)
+    gate = step.gate(gate_id)
+    if not isinstance(gate, ApprovalGate):
+        raise BadInput(f"“{gate_id}” of this step is no approval.", "gate")
+    if at.status is not StepStatus.CURRENT:
+        raise OutOfTurn(f"“{fill(step.title, state.facts)}” has begun already; its approval is settled.")
+    return step, at, gate
+
+
+def _sign(procedure: Procedure, state: RunState, command: Sign, by: Actor) -> list[RunEvent]:
+    step, at, gate = _approval_gate(procedure, state, command.step, command.visit, command.gate)
+    role, _ = policy_of(state, gate.policy)
+    _need_second(state, by, role, "approve this step")
+    if command.digest != shown_digest(procedure, state, step, gate):
+        raise OutOfTurn(
+            "What you were about to sign has changed since you opened it. Nothing was signed; read it again."
+        )
+    if any(signature.by.id == by.id for signature in valid_signatures(procedure, state, step, gate)):
+        return []
+    comment = checked(command.comment, what="The comment")
+    return [
+        e.ApprovalSigned(step=step.id, visit=at.visit, gate=gate.id, digest=command.digest, comment=comment)
+    ]
+
+
+def _reject(procedure: Procedure, state: RunState, command: Reject, by: Actor) -> list[RunEvent]:
+    step, at, gate = _approval_gate(procedure, state, command.step, command.visit, command.gate)
+    role, _ = policy_of(state, gate.policy)
+    _need_second(state, by, role, "reject this step")
+    reason = checked(command.reason, what="The reason", least=REASON)
+    return [
+        e.ApprovalRejected(step=step.id, visit=at.visit, gate=gate.id, digest=command.digest, reason=reason)
+    ]
+
+
+def _restart(procedure: Procedure, state: RunState, command: Restart, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "begin a step again")
+    step, at = _current(procedure, state, command.step, command.visit)
+    _not_held(state)
+    if at.status is not StepStatus.BEGUN:
+        raise OutOfTurn(f"“{fill(step.title, state.facts)}” has not begun yet, so it cannot begin again.")
+    reason = checked(command.reason, what="The reason", least=REASON)
+    return [
+        e.StepRestarted(step=step.id, visit=at.visit, reason=reason),
+        e.StepEntered(step=step.id, visit=at.visit + 1),
+    ]
+
+
+def _hold(_: Procedure, state: RunState, command: Hold, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "put the run on hold")
+    if state.status is RunStatus.HELD:
+        return []
+    return [e.RunHeld(reason=checked(command.reason, what="The reason", least=3))]
+
+
+def _resume(_: Procedure, state: RunState, command: Resume, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "resume the run")
+    if state.status is not RunStatus.HELD:
+        return []
+    return [e.RunResumed(reason=checked(command.reason, what="The reason", least=3))]
+
+
+def _note(_: Procedure, state: RunState, command: AddNote, by: Actor) -> list[RunEvent]:
+    if not set(by.roles) & {"operator", "approver"}:
+        raise NotAllowed(f"{by.name} may not add notes: that takes the role operator or approver.")
+    return [e.NoteAdded(step=state.current or "", text=checked(command.text, what="The note", least=1))]
+
+
+def _ask_deviation(procedure: Procedure, state: RunState, command: AskDeviation, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "ask for a deviation")
+    step, at = _current(procedure, state, command.step, command.visit)
+    reason = checked(command.reason, what="The reason", least=REASON)
+    gate = step.gate(command.gate)
+    match command.what:
+        case "override" if gate is None:
+            raise BadInput("Choose the gate that is to be overridden.", "gate")
+        case "override" if isinstance(gate, ApprovalGate):
+            raise NotAllowed(
+                "An approval cannot be overridden by a deviation: another person signs, or nobody does."
+            )
+        case "doubt" if not _is_doubt(step, state, command.doubt):
+            raise BadInput("Choose the gap or the line that is to be set aside.", "doubt")
+        case "skip" | "override" | "doubt":
+            pass
+        case _:
+            raise BadInput(
+                "A deviation is to skip the step, to override a gate, or to set a doubt aside.", "what"
+            )
+    number = len(state.deviations) + 1
+    return [
+        e.DeviationAsked(
+            number=number,
+            what=command.what,
+            step=step.id,
+            visit=at.visit,
+            gate=command.gate,
+            reason=reason,
+            doubt=command.doubt,
+        )
+    ]
+
+
+def _is_doubt(step: Step, state: RunState, seq: int) -> bool:
+    results = [rule_result(gate, state, step.id) for gate in step.event_gates]
+    return any(doubt.seq == seq for result in results for doubt in result.doubts)
+
+
+def _open_deviation(state: RunState, number: int) -> Any:
+    deviation = state.deviations.get(number)
+    if deviation is None:
+        raise BadInput(f"This run has no deviation {number}.", "number")
+    if not deviation.is_open:
+        done = "signed" if deviation.signed else "rejected"
+        who = deviation.decided_by.name if deviation.decided_by else "somebody"
+        raise OutOfTurn(f"Deviation {number} was {done} by {who} already.")
+    return deviation
+
+
+def _sign_deviation(
+    procedure: Procedure, state: RunState, command: SignDeviation, by: Actor
+) -> list[RunEvent]:
+    deviation = _open_deviation(state, command.number)
+    role, _ = policy_of(state, "deviation")
+    _need_second(state, by, role, "sign a deviation")
+    step, _at = _current(procedure, state, deviation.step, deviation.visit)
+    signed = e.DeviationSigned(number=deviation.number, comment=checked(command.comment, what="The comment"))
+    if deviation.what != "skip":
+        return [signed]
+    skipped = e.StepSkipped(
+        step=step.id, visit=deviation.visit, reason=deviation.reason, deviation=deviation.number
+    )
+    return [signed, skipped, *_follow(procedure, state, step, step.then)]
+
+
+def _reject_deviation(_: Procedure, state: RunState, command: RejectDeviation, by: Actor) -> list[RunEvent]:
+    deviation = _open_deviation(state, command.number)
+    role, _needed = policy_of(state, "deviation")
+    _need(by, role, "reject a deviation")
+    reason = checked(command.reason, what="The reason", least=3)
+    return [e.DeviationRejected(number=deviation.number, reason=reason)]
+
+
+def _abort(_: Procedure, state: RunState, command: Abort, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "abort the run")
+    reason = checked(command.reason, what="The reason", least=REASON)
+    if state.unowned:
+        names = ", ".join(burden.id.split(":")[1] for burden in state.unowned)
+        raise GateClosed(
+            f"The run cannot be aborted while this is open: {names}. Close it by going on or back, "
+            "or let a second person take it over by name; then it stays on the environment until it is closed."
+        )
+    return [e.RunAborted(reason=reason)]
+
+
+def _burdens(state: RunState, command: TakeOver | CloseBurden, by: Actor) -> list[RunEvent]:
+    burden = state.burdens.get(command.burden)
+    if burden is None:
+        raise OutOfTurn("That exposure or duty is not open any more.")
+    if isinstance(command, TakeOver):
+        return _take_over(state, burden, command, by)
+    if burden.owner is None or burden.owner.id != by.id:
+        owner = burden.owner.name if burden.owner else "nobody yet"
+        raise NotAllowed(f"Only the person who took it over may close it: {owner}.")
+    text = checked(command.text, what="The text", least=3)
+    name = burden.id.split(":", 1)[1]
+    if burden.id.startswith("exposure:"):
+        return [e.ExposureClosed(exposure=name, text=text)]
+    return [e.DutyDone(duty=name, text=text)]
+
+
+def _take_over(state: RunState, burden: Burden, command: TakeOver, by: Actor) -> list[RunEvent]:
+    if by.kind != "person" or not set(by.roles) & {"operator", "approver"}:
+        raise NotAllowed(f"{by.name} may not take this over: that takes the role operator or approver.")
+    if by.id == state.starter.id or by.id in state.executors:
+        raise NotAllowed(
+            f"{by.name} worked on this run, so a second person must take this over: "
+            "an exposure that outlives its run needs somebody else's eyes."
+        )
+    if burden.owner is not None and burden.owner.id == by.id:
+        return []
+    return [e.TakenOver(burden=burden.id, reason=checked(command.reason, what="The reason", least=REASON))]
+
+
+_HANDLERS: dict[type, Callable[..., list[RunEvent]]] = {
+    Begin: _begin,
+    Complete: _complete,
+    Confirm: _confirm,
+    Attach: _attach,
+    Sign: _sign,
+    Reject: _reject,
+    Restart: _restart,
+    Hold: _hold,
+    Resume: _resume,
+    AddNote: _note,
+    AskDeviation: _ask_deviation,
+    SignDeviation: _sign_deviation,
+    RejectDeviation: _reject_deviation,
+    Abort: _abort,
+}
+
+
+# What a step's begin and end bring with them.
+
+
+def _exposures(state: RunState, step: Step, moment: Moment) -> list[RunEvent]:
+    closed = [
+        e.ExposureClosed(exposure=change.exposure, step=step.id)
+        for change in step.closes
+        if _is_due(change, state, moment) and f"exposure:{change.exposure}" in state.burdens
+    ]
+    opened = [
+        e.ExposureOpened(exposure=change.exposure, step=step.id)
+        for change in step.opens
+        if _is_due(change, state, moment) and f"exposure:{change.exposure}" not in state.burdens
+    ]
+    return [*closed, *opened]
+
+
+def _is_due(change: ExposureChange, state: RunState, moment: Moment) -> bool:
+    return change.at is moment and (change.when is None or holds(change.when, state.facts) is not False)
+
+
+def _completion(procedure: Procedure, state: RunState, step: Step, proof: dict[str, str]) -> list[RunEvent]:
+    events: list[RunEvent] = [e.StepCompleted(step=step.id, visit=state.steps[step.id].visit, proof=proof)]
+    for effect in step.effects:
+        if effect.when is None or holds(effect.when, state.facts):
+            value = state.facts.get(effect.to, effect.to)
+            events.append(e.FactSet(name=effect.set, value=value, step=step.id))
+    events += _exposures(state, step, Moment.COMPLETE)
+    for owed in step.owes:
+        if (owed.when is None or holds(owed.when, state.facts)) and f"duty:{owed.duty}" not in state.burdens:
+            title = fill(procedure.duty(owed.duty).title, state.facts)
+            events.append(e.DutyOwed(duty=owed.duty, title=title, step=step.id))
+    for owed in step.fulfils:
+        if f"duty:{owed.duty}" in state.burdens:
+            events.append(e.DutyDone(duty=owed.duty, step=step.id))
+    return [*events, *_follow(procedure, state, step, step.then)]
+
+
+def _follow(procedure: Procedure, state: RunState, step: Step, follow: Follow) -> list[RunEvent]:
+    match follow:
+        case GoOn():
+            return _enter(procedure, state, procedure.after(step.id))
+        case GoTo(target):
+            return _enter(procedure, state, procedure.step(target))
+        case EndRun(ending):
+            return [e.RunClosing(ending=ending)]
+        case GoOver(other):
+            return [e.RunEnded(ending="gone over", go_over=other)]
+        case PutOnHold(reason):
+            return [e.RunHeld(reason=fill(reason, state.facts))]
+
+
+def _enter(procedure: Procedure, state: RunState, step: Step | None) -> list[RunEvent]:
+    """Enter `step`, or the first after it that this run has; skipped ones are recorded with the reason."""
+    events: list[RunEvent] = []
+    while step is not None:
+        before = state.steps.get(step.id)
+        visit = (before.visit if before else 0) + 1
+        wanted = True if step.when is None else holds(step.when, state.facts)
+        if wanted is not False:  # a step of which nobody knows whether it applies is shown, not passed over
+            return [*events, e.StepEntered(step=step.id, visit=visit)]
+        reason = fill(step.otherwise, state.facts) or "The facts of this run do not ask for it."
+        events.append(e.StepSkipped(step=step.id, visit=visit, reason=reason))
+        step = procedure.after(step.id)
+    return [*events, e.RunClosing(ending="completed")]
+
+
+# Workers.
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A log that this run reads now. Only what lies behind `watermark` counts; None counts nothing."""
+
+    id: str
+    role: str
+    application: str
+    host: str
+    events: frozenset[str]
+    watermark: dict[str, int]
+    settled: bool  # the verdict is there; the watch goes on for what contradicts it
+
+
+def active_watches(procedure: Procedure, state: RunState) -> list[Watch]:
+    """The watches of the run: of the current step, and of earlier verdicts that must stay true."""
+    if state.is_over:
+        return []
+    return [
+        _watch(state, step, gate)
+        for step in procedure.steps
+        for gate in step.event_gates
+        if _is_watching(state, step, gate)
+    ]
+
+
+def _is_watching(state: RunState, step: Step, gate: EventGate) -> bool:
+    at = state.steps.get(step.id)
+    if at is None or at.begun_at is None or at.status in (StepStatus.LEFT, StepStatus.SKIPPED):
+        return False
+    if at.status is StepStatus.BEGUN:
+        return True
+    if state.gate(step.id, gate.id).outcome is None:
+        return False
+    until = state.steps.get(gate.rule.watch_until or "")
+    return until is None or until.begun_at is None or until.begun_at < at.begun_at
+
+
+def _watch(state: RunState, step: Step, gate: EventGate) -> Watch:
+    at = state.steps[step.id]
+    application = state.application(gate.rule.server)
+    return Watch(
+        id=watch_id(step.id, at.visit, gate.id),
+        role=gate.rule.server,
+        application=application,
+        host=state.host(gate.rule.server),
+        events=gate.rule.numbers,
+        watermark=dict(at.watermarks.get(application, {})),
+        settled=state.gate(step.id, gate.id).outcome is not None,
+    )
+
+
+def watched_totals(procedure: Procedure, state: RunState) -> list[str]:
+    """The applications whose client totals this run reads now: from the baseline to the clients gate's end."""
+    wanted: list[str] = []
+    for step in procedure.steps:
+        for gate in step.all_gates:
+            if isinstance(gate, ClientsGate) and _counts_clients(state, step, gate):
+                wanted += [state.application(gate.leaving), state.application(gate.joining)]
+    return list(dict.fromkeys(wanted))
+
+
+def _counts_clients(state: RunState, step: Step, gate: ClientsGate) -> bool:
+    baseline, at = state.steps.get(gate.baseline), state.steps.get(step.id)
+    begun = baseline is not None and baseline.begun_at is not None
+    open_ = (
+        at is None
+        or at.status is StepStatus.CURRENT
+        or (gate in step.gates and at.status is StepStatus.BEGUN)
+    )
+    return begun and open_ and not state.is_over
+
+
+def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...]) -> list[RunEvent]:
+    """Of what a worker saw, what is new and still has a place in this run."""
+    if state.is_over:
+        return []
+    watching = {watch.id for watch in active_watches(procedure, state)}
+    kept: list[RunEvent] = []
+    known = {
+        (watch, seen.place)
+        for watch in watching
+        for seen in state.gates.get(watch_key(watch), _NO_GATE).observations
+    }
+    for event in events:
+        match event:
+            case e.LogEventSeen() | e.LogDoubtful():
+                if event.watch in watching and (event.watch, (event.file, event.offset)) not in known:
+                    known.add((event.watch, (event.file, event.offset)))
+                    kept.append(event)
+            case e.ServerEnded():
+                if event.watch in watching:
+                    kept.append(event)
+            case e.AgentLost(host=host):
+                if host not in state.lost_agents:
+                    kept.append(event)
+            case e.AgentBack(host=host):
+                if host in state.lost_agents:
+                    kept.append(event)
+            case e.ClientTotalSeen(application=application, total=total):
+                if state.totals.get(application, (None, 0))[0] != total:
+                    kept.append(event)
+            case e.ProbeAnswered():
+                if _is_news(state, event):
+                    kept.append(event)
+            case e.FactSet(name=name, value=value):
+                if state.facts.get(name) != value:
+                    kept.append(event)
+            case _:
+                raise BadInput(f"A worker does not report {event.kind}.")
+    return kept
+
+
+def _is_news(state: RunState, event: e.ProbeAnswered) -> bool:
+    at = state.steps.get(event.step)
+    if at is None or state.current != event.step or at.visit != event.visit:
+        return False
+    before = state.gate(event.step, event.gate).probe
+    if before is None or not isinstance(before.event, e.ProbeAnswered):
+        return True
+    return (before.event.value, before.event.text) != (event.value, event.text)
+
+
+def advance(procedure: Procedure, state: RunState) -> list[RunEvent]:
+    """What follows by itself from the present state: one round; call it again until nothing comes."""
+    if state.is_over:
+        return []
+    for rule in (_contradictions, _outcomes, _lapses, _branches, _by_itself, _ending):
+        events = rule(procedure, state)
+        if events:
+            return events
+    return []
+
+
+def settle(procedure: Procedure, state: RunState, at: datetime) -> list[RunEvent]:
+    """All rounds of `advance`: the events until the run stands still."""
+    events: list[RunEvent] = []
+    while news := advance(procedure, state):
+        for event in news:
+            state = evolve(state, Recorded(state.seq + 1, at, WORKER, event))
+        events += news
+    return events
+
+
+def _contradictions(procedure: Procedure, state: RunState) -> list[RunEvent]:
+    for watch in active_watches(procedure, state):
+        if not watch.settled:
+            continue
+        step_id, visit, gate_id = watch_key(watch.id)
+        gate = procedure.step(step_id).gate(gate_id)
+        if not isinstance(gate, EventGate):
+            continue
+        known = state.gate(step_id, gate_id).contradicted
+        for reason, seen in rule_result(gate, state, step_id).contradictions:
+            if seen.seq not in known:
+                why = f"{watch.application}: {reason}, after “{gate.title}” was met."
+                contradicted = e.VerdictContradicted(
+                    step=step_id, visit=visit, gate=gate_id, reason=why, line=seen.seq
+                )
+                held = [] if state.status is RunStatus.HELD else [e.RunHeld(reason=why)]
+                return [contradicted, *held]
+    return []
+
+
+def _outcomes(procedure: Procedure, state: RunState) -> list[RunEvent]:
+    """The verdict of an event gate is recorded once, with the lines that it rests on."""
+    step = _begun_step(procedure, state)
+    for gate in step.event_gates if step else ():
+        if step is None or state.gate(step.id, gate.id).outcome is not None:
+            continue
+        result = rule_result(gate, state, step.id)
+        if result.outcome is None or result.doubts:
+            continue
+        reached = e.OutcomeReached(
+            step=step.id,
+            visit=state.steps[step.id].visit,
+            gate=gate.id,
+            outcome=result.outcome.id,
+            lines=_lines(result, result.outcome),
+        )
+        return [reached, *_hold_for(state, result.outcome)]
+    return []
+
+
+def _hold_for(state: RunState, outcome: Outcome) -> list[RunEvent]:
+    if isinstance(outcome.follow, PutOnHold) and state.status is not RunStatus.HELD:
+        return [e.RunHeld(reason=fill(outcome.follow.reason, state.facts))]
+    return []
+
+
+def _lines(result: RuleResult, outcome: Outcome) -> list[int]:
+    track = next(track for track in result.tracks if track.outcome.id == outcome.id)
+    return [station.seen.seq for station in track.stations if station.seen is not None]
+
+
+def _begun_step(procedure: Procedure, state: RunState) -> Step | None:
+    if state.current is None or state.steps[state.current].status is not StepStatus.BEGUN:
+        return None
+    return procedure.step(state.current)
+
+
+def _lapses(procedure: Procedure, state: RunState) -> list[RunEvent]:
+    if state.current is None or state.steps[state.current].status is not StepStatus.CURRENT:
+        return []
+    step = procedure.step(state.current)
+    events: list[RunEvent] = []
+    for gate in step.needs:
+        if not isinstance(gate, ApprovalGate):
+            continue
+        recorded = state.gate(step.id, gate.id)
+        valid = {signature.by.id for signature in valid_signatures(procedure, state, step, gate)}
+        signers = {signature.by.id: signature.by.name for signature in recorded.signatures}
+        events += [
+            e.ApprovalLapsed(
+                step=step.id,
+                visit=state.steps[step.id].visit,
+                gate=gate.id,
+                signer=signer,
+                reason=f"What {name} signed has changed since.",
+            )
+            for signer, name in signers.items()
+            if signer not in valid and signer not in recorded.lapsed
+        ]
+    return events
+
+
+def _branches(procedure: Procedure, state: RunState) -> list[RunEvent]:
+    """An outcome that leads elsewhere is carried out once the run is not held."""
+    step = _begun_step(procedure, state)
+    if step is None or state.status is not RunStatus.RUNNING:
+        return []
+    for gate in step.event_gates:
+        reached = state.gate(step.id, gate.id).outcome
+        if reached is None or not isinstance(reached.event, e.OutcomeReached):
+            continue
+        outcome = next(
+            item for item in gate.rule.outcomes if item.id == getattr(reached.event, "outcome", "")
+        )
+        if isinstance(outcome.follow, GoTo | EndRun | GoOver):
+            left = e.StepLeft(step=step.id, visit=state.steps[step.id].visit, outcome=outcome.id)
+            return [left, *_follow(procedure, state, step, outcome.follow)]
+    return []
+
+
+def _by_itself(procedure: Procedure, state: RunState) -> list[RunEvent]:
+    """Begin what needs neither a person nor a watermark; complete what completes by itself."""
+    if state.current is None or state.status is not RunStatus.RUNNING:
+        return []
+    step, at = procedure.step(state.current), state.steps[state.current]
+    if at.status is StepStatus.CURRENT:
+        if step.begun_by_person or step.event_gates or baselines_at(procedure, state, step):
+            return []
+        if _closed(verdicts(procedure, state, step, step.needs)):
+            return []
+        return [
+            e.StepBegun(step=step.id, visit=at.visit),
+            *_exposures(state, step, Moment.BEGIN),
+        ]
+    if step.completes is not Completes.BY_ITSELF:
+        return []
+    found = verdicts(procedure, state, step, step.gates)
+    if _closed(found):
+        return []
+    return _completion(procedure, state, step, {gate.id: verdict.reason for gate, verdict in found})
+
+
+def _ending(_: Procedure, state: RunState) -> list[RunEvent]:
+    if state.status is RunStatus.CLOSING and not state.unowned:
+        return [e.RunEnded(ending=state.ending)]
+    return []
+
+
+def begins_with_watermark(procedure: Procedure, state: RunState) -> Step | None:
+    """The current step if a worker should begin it now by marking log positions: its needs are met, no person has to."""
+    if state.current is None or state.status is not RunStatus.RUNNING:
+        return None
+    step, at = procedure.step(state.current), state.steps[state.current]
+    if at.status is not StepStatus.CURRENT or step.begun_by_person or not step.event_gates:
+        return None
+    return None if _closed(verdicts(procedure, state, step, step.needs)) else step
+
+
+_NO_GATE = GateState()

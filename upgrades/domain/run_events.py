@@ -1,0 +1,482 @@
+"""What can happen in a run. A run is its events; nothing else is true of it.
+
+Each event turns into a JSON-ready body and back. `EVENT_FORMAT` is the format of the bodies; a body of an older
+format is brought up to date in `_UPCASTS`, step by step, so that runs of earlier releases still load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, ClassVar
+
+from upgrades.domain.condition import Fact
+
+EVENT_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acted, with name and roles as they were then. `kind` is person, worker or system."""
+
+    id: str
+    name: str
+    kind: str = "person"
+    roles: tuple[str, ...] = ()
+
+
+WORKER = Actor(id="worker", name="Runbook worker", kind="worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The application that plays a role in this run, with its facts at the start."""
+
+    application: str
+    application_type: str
+    host: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    kind: ClassVar[str] = "run.started"
+    procedure: str
+    procedure_version: int
+    procedure_hash: str
+    title: str
+    environment: int
+    environment_name: str
+    rehearsal: bool
+    bindings: dict[str, Bound]
+    facts: dict[str, Fact]
+    policies: dict[str, dict[str, Any]]
+    authors: list[str]
+    change: str = ""
+    rehearsal_of: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEntered:
+    """The step became the current one. `visit` counts the times (a branch may lead back)."""
+
+    kind: ClassVar[str] = "step.entered"
+    step: str
+    visit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBegun:
+    """The step began. `watermarks` per application: the end of each of its log files, by file identity.
+
+    Only what lies behind a watermark counts. `totals` are the last known client totals, the baselines of CSH-8a.
+    """
+
+    kind: ClassVar[str] = "step.begun"
+    step: str
+    visit: int
+    watermarks: dict[str, dict[str, int]] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSkipped:
+    """By a branch of the procedure (`deviation` empty), or by a signed deviation."""
+
+    kind: ClassVar[str] = "step.skipped"
+    step: str
+    visit: int
+    reason: str
+    deviation: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCompleted:
+    """The step ended well. `proof` says per gate what it rested on."""
+
+    kind: ClassVar[str] = "step.completed"
+    step: str
+    visit: int
+    proof: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLeft:
+    """An outcome led away from the step before it was complete (CSH-6b)."""
+
+    kind: ClassVar[str] = "step.left"
+    step: str
+    visit: int
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRestarted:
+    """A person begins the step again: everything seen so far in this visit stops counting."""
+
+    kind: ClassVar[str] = "step.restarted"
+    step: str
+    visit: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEventSeen:
+    """A log event of a watched server, with the line itself and its place."""
+
+    kind: ClassVar[str] = "log.event"
+    watch: str
+    application: str
+    file: str
+    offset: int
+    event: str
+    level: str
+    logged_at: str
+    text: str
+    line_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogDoubtful:
+    """A gap, or a line of unknown format, behind the watermark. `doubt` is gap or unreadable."""
+
+    kind: ClassVar[str] = "log.doubtful"
+    watch: str
+    application: str
+    doubt: str
+    file: str
+    offset: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEnded:
+    """The agent saw that the watched server's process went away."""
+
+    kind: ClassVar[str] = "server.ended"
+    watch: str
+    application: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLost:
+    kind: ClassVar[str] = "agent.lost"
+    host: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentBack:
+    kind: ClassVar[str] = "agent.back"
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTotalSeen:
+    kind: ClassVar[str] = "clients.total"
+    application: str
+    total: int
+    file: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeAnswered:
+    """What the agent found: `value` met, failed or cannot-tell, the sentence, and the raw answer."""
+
+    kind: ClassVar[str] = "probe.answered"
+    step: str
+    visit: int
+    gate: str
+    value: str
+    text: str
+    answer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeReached:
+    kind: ClassVar[str] = "gate.outcome"
+    step: str
+    visit: int
+    gate: str
+    outcome: str
+    lines: list[int]  # seq of the events that it rests on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictContradicted:
+    kind: ClassVar[str] = "gate.contradicted"
+    step: str
+    visit: int
+    gate: str
+    reason: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateConfirmed:
+    """A person's statement: `answer` is pass, fail or not-tested."""
+
+    kind: ClassVar[str] = "gate.confirmed"
+    step: str
+    visit: int
+    gate: str
+    answer: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceAttached:
+    """A file (`sha256`, `size`, `evidence` is its row) or a text. `gate` is empty for a file attached to the step."""
+
+    kind: ClassVar[str] = "evidence.attached"
+    step: str
+    visit: int
+    gate: str
+    name: str = ""
+    sha256: str = ""
+    size: int = 0
+    evidence: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalSigned:
+    """A signature over the digest of what was shown."""
+
+    kind: ClassVar[str] = "approval.signed"
+    step: str
+    visit: int
+    gate: str
+    digest: str
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRejected:
+    kind: ClassVar[str] = "approval.rejected"
+    step: str
+    visit: int
+    gate: str
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalLapsed:
+    """What was signed is no longer what is shown; the signature stays in the record as lapsed."""
+
+    kind: ClassVar[str] = "approval.lapsed"
+    step: str
+    visit: int
+    gate: str
+    signer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRefused:
+    """Somebody tried what they may not do. `act` names the command."""
+
+    kind: ClassVar[str] = "attempt.refused"
+    act: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactSet:
+    kind: ClassVar[str] = "fact.set"
+    name: str
+    value: Fact
+    step: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExposureOpened:
+    kind: ClassVar[str] = "exposure.opened"
+    exposure: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExposureClosed:
+    kind: ClassVar[str] = "exposure.closed"
+    exposure: str
+    step: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DutyOwed:
+    kind: ClassVar[str] = "duty.owed"
+    duty: str
+    title: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DutyDone:
+    kind: ClassVar[str] = "duty.done"
+    duty: str
+    text: str = ""
+    step: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenOver:
+    """A second person takes an open exposure or duty over by name: it stands on the environment from here."""
+
+    kind: ClassVar[str] = "burden.taken-over"
+    burden: str  # "exposure:read-only" or "duty:upgrade-the-peer"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviationAsked:
+    """`what` is skip (the step), override (the gate), or doubt (the gap or line recorded as event `doubt`)."""
+
+    kind: ClassVar[str] = "deviation.asked"
+    number: int
+    what: str
+    step: str
+    visit: int
+    gate: str
+    reason: str
+    doubt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviationSigned:
+    kind: ClassVar[str] = "deviation.signed"
+    number: int
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviationRejected:
+    kind: ClassVar[str] = "deviation.rejected"
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteAdded:
+    kind: ClassVar[str] = "note.added"
+    step: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHeld:
+    kind: ClassVar[str] = "run.held"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed:
+    kind: ClassVar[str] = "run.resumed"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunClosing:
+    """The last step is behind; the run ends as `ending` once no exposure or duty is left without an owner."""
+
+    kind: ClassVar[str] = "run.closing"
+    ending: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """`ending` as the procedure names it: completed, compatible. `go_over` names the procedure that takes over."""
+
+    kind: ClassVar[str] = "run.ended"
+    ending: str
+    go_over: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAborted:
+    kind: ClassVar[str] = "run.aborted"
+    reason: str
+
+
+RunEvent = (
+    RunStarted
+    | StepEntered
+    | StepBegun
+    | StepSkipped
+    | StepCompleted
+    | StepLeft
+    | StepRestarted
+    | LogEventSeen
+    | LogDoubtful
+    | ServerEnded
+    | AgentLost
+    | AgentBack
+    | ClientTotalSeen
+    | ProbeAnswered
+    | OutcomeReached
+    | VerdictContradicted
+    | GateConfirmed
+    | EvidenceAttached
+    | ApprovalSigned
+    | ApprovalRejected
+    | ApprovalLapsed
+    | AttemptRefused
+    | FactSet
+    | ExposureOpened
+    | ExposureClosed
+    | DutyOwed
+    | DutyDone
+    | TakenOver
+    | DeviationAsked
+    | DeviationSigned
+    | DeviationRejected
+    | NoteAdded
+    | RunHeld
+    | RunResumed
+    | RunClosing
+    | RunEnded
+    | RunAborted
+)
+
+EVENT_TYPES: dict[str, type[RunEvent]] = {cls.kind: cls for cls in RunEvent.__args__}
+
+# format -> what turns a body of that format into one of the next
+_UPCASTS: dict[int, Callable[[str, dict[str, Any]], dict[str, Any]]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event in its place: its number in the run, when it was written, and who caused it."""
+
+    seq: int
+    at: datetime
+    by: Actor
+    event: RunEvent
+
+
+def to_body(event: RunEvent) -> dict[str, Any]:
+    """The JSON-ready fields of `event` (without its kind)."""
+    return {item.name: _plain(getattr(event, item.name)) for item in fields(event)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Bound):
+        return {item.name: getattr(value, item.name) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return value
+
+
+def from_body(kind: str, body: dict[str, Any], event_format: int = EVENT_FORMAT) -> RunEvent:
+    """The event that `to_body` wrote; bodies of older formats are brought up to date first."""
+    for step in range(event_format, EVENT_FORMAT):
+        body = _UPCASTS[step](kind, body)
+    if kind == RunStarted.kind:
+        bindings = {role: Bound(**bound) for role, bound in body["bindings"].items()}
+        body = {**body, "bindings": bindings}
+    return EVENT_TYPES[kind](**body)

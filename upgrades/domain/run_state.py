@@ -1,0 +1,407 @@
+"""The state of a run: what its events add up to. `evolve` is the only place where state changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from functools import reduce
+from typing import assert_never
+
+from upgrades.domain import run_events as e
+from upgrades.domain.condition import Fact
+from upgrades.domain.event_rule import Kind, Observation
+from upgrades.domain.run_events import Actor, Recorded
+
+
+class RunStatus(StrEnum):
+    RUNNING = "running"
+    HELD = "held"
+    CLOSING = "closing"
+    ENDED = "ended"
+    ABORTED = "aborted"
+
+
+class StepStatus(StrEnum):
+    CURRENT = "current"  # its turn, not begun
+    BEGUN = "begun"
+    DONE = "done"
+    SKIPPED = "skipped"
+    LEFT = "left"  # an outcome led away from it
+
+
+GateKey = tuple[str, int, str]  # step, visit, gate
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """The latest visit of a step."""
+
+    visit: int
+    status: StepStatus
+    entered_at: datetime
+    begun_at: datetime | None = None
+    ended_at: datetime | None = None
+    begun_by: Actor | None = None
+    ended_by: Actor | None = None
+    reason: str = ""
+    watermarks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """What was recorded for one gate in one visit, oldest first."""
+
+    confirmations: tuple[Recorded, ...] = ()
+    evidence: tuple[Recorded, ...] = ()
+    probe: Recorded | None = None
+    signatures: tuple[Recorded, ...] = ()
+    lapsed: frozenset[str] = frozenset()  # ids of signers whose latest signature lapsed
+    rejection: Recorded | None = None
+    observations: tuple[Observation, ...] = ()
+    outcome: Recorded | None = None
+    contradicted: frozenset[int] = frozenset()  # seq of the lines that contradicted the outcome
+    overridden_by: int = 0  # number of the signed deviation
+
+
+@dataclass(frozen=True, slots=True)
+class Burden:
+    """An open exposure or duty. `owner` is who took it over by name."""
+
+    id: str  # "exposure:read-only", "duty:upgrade-the-peer"
+    step: str
+    since: datetime
+    owner: Actor | None = None
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedBurden:
+    burden: Burden
+    closed_at: datetime
+    by: Actor
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    number: int
+    what: str
+    step: str
+    visit: int
+    gate: str
+    reason: str
+    doubt: int
+    asked_by: Actor
+    asked_at: datetime
+    decided_by: Actor | None = None
+    signed: bool = False
+    comment: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.decided_by is None
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Everything that is true of a run after its events so far."""
+
+    started: e.RunStarted
+    starter: Actor
+    started_at: datetime
+    seq: int
+    changed_at: datetime
+    status: RunStatus = RunStatus.RUNNING
+    hold_reason: str = ""
+    held_at: datetime | None = None
+    ending: str = ""
+    ended_at: datetime | None = None
+    current: str | None = None
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    steps: Mapping[str, StepState] = field(default_factory=dict)
+    gates: Mapping[GateKey, GateState] = field(default_factory=dict)
+    burdens: Mapping[str, Burden] = field(default_factory=dict)
+    closed: tuple[ClosedBurden, ...] = ()
+    deviations: Mapping[int, Deviation] = field(default_factory=dict)
+    set_aside: frozenset[int] = frozenset()
+    lost_agents: Mapping[str, str] = field(default_factory=dict)
+    totals: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # application -> (total, seq)
+    executors: frozenset[str] = frozenset()  # ids of those who carried out any part
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in (RunStatus.ENDED, RunStatus.ABORTED)
+
+    def gate(self, step: str, gate: str, visit: int | None = None) -> GateState:
+        if visit is None:
+            at = self.steps.get(step)
+            visit = at.visit if at else 0
+        return self.gates.get((step, visit, gate), GateState())
+
+    def application(self, role: str) -> str:
+        return self.started.bindings[role].application
+
+    def host(self, role: str) -> str:
+        return self.started.bindings[role].host
+
+    @property
+    def unowned(self) -> tuple[Burden, ...]:
+        """The open exposures and duties that nobody has taken over."""
+        return tuple(burden for burden in self.burdens.values() if burden.owner is None)
+
+
+def watch_id(step: str, visit: int, gate: str) -> str:
+    return f"{step}#{visit}.{gate}"
+
+
+def watch_key(watch: str) -> GateKey:
+    """The gate that a watch id names."""
+    step, _, rest = watch.partition("#")
+    visit, _, gate = rest.partition(".")
+    return step, int(visit), gate
+
+
+def fold(history: Iterable[Recorded]) -> RunState:
+    """The state after the whole history. The first event must be `RunStarted`."""
+    events = iter(history)
+    return reduce(evolve, events, begin(next(events)))
+
+
+def begin(first: Recorded) -> RunState:
+    started = first.event
+    if not isinstance(started, e.RunStarted):
+        raise TypeError(f"The first event of a run is {e.RunStarted.kind}, not {first.event.kind}.")
+    return RunState(
+        started=started,
+        starter=first.by,
+        started_at=first.at,
+        seq=first.seq,
+        changed_at=first.at,
+        facts=dict(started.facts),
+        executors=frozenset({first.by.id}),
+    )
+
+
+def evolve(state: RunState, recorded: Recorded) -> RunState:
+    """The state after one more event."""
+    state = replace(_apply(state, recorded), seq=recorded.seq, changed_at=recorded.at)
+    if isinstance(recorded.event, _EXECUTION) and recorded.by.kind == "person":
+        return replace(state, executors=state.executors | {recorded.by.id})
+    return state
+
+
+# Whoever caused one of these took part in the execution and may not approve it (design.md section 7).
+_EXECUTION = (
+    e.StepBegun,
+    e.StepCompleted,
+    e.StepRestarted,
+    e.GateConfirmed,
+    e.EvidenceAttached,
+    e.DeviationAsked,
+)
+
+
+def _apply(state: RunState, recorded: Recorded) -> RunState:
+    event = recorded.event
+    match event:
+        case e.RunStarted():
+            raise ValueError("A run starts once.")
+        case e.StepEntered() | e.StepBegun() | e.StepSkipped() | e.StepCompleted() | e.StepLeft():
+            return _step(state, recorded)
+        case e.LogEventSeen() | e.LogDoubtful() | e.ServerEnded():
+            return _observation(state, recorded)
+        case e.GateConfirmed() | e.EvidenceAttached() | e.ProbeAnswered() | e.OutcomeReached():
+            return _gate(state, recorded)
+        case e.ApprovalSigned() | e.ApprovalRejected() | e.ApprovalLapsed() | e.VerdictContradicted():
+            return _gate(state, recorded)
+        case e.ExposureOpened() | e.ExposureClosed() | e.DutyOwed() | e.DutyDone() | e.TakenOver():
+            return _burden(state, recorded)
+        case e.DeviationAsked() | e.DeviationSigned() | e.DeviationRejected():
+            return _deviation(state, recorded)
+        case e.FactSet(name=name, value=value):
+            return replace(state, facts={**state.facts, name: value})
+        case e.AgentLost(host=host, reason=reason):
+            return replace(state, lost_agents={**state.lost_agents, host: reason})
+        case e.AgentBack(host=host):
+            rest = {name: why for name, why in state.lost_agents.items() if name != host}
+            return replace(state, lost_agents=rest)
+        case e.ClientTotalSeen(application=application, total=total):
+            return replace(state, totals={**state.totals, application: (total, recorded.seq)})
+        case e.RunHeld(reason=reason):
+            return replace(state, status=RunStatus.HELD, hold_reason=reason, held_at=recorded.at)
+        case e.RunResumed():
+            status = RunStatus.CLOSING if state.current is None else RunStatus.RUNNING
+            return replace(state, status=status, hold_reason="", held_at=None)
+        case e.RunClosing(ending=ending):
+            return replace(state, status=RunStatus.CLOSING, ending=ending, current=None)
+        case e.RunEnded(ending=ending):
+            return replace(state, status=RunStatus.ENDED, ending=ending, ended_at=recorded.at, current=None)
+        case e.RunAborted(reason=reason):
+            return replace(
+                state, status=RunStatus.ABORTED, ending="aborted", hold_reason=reason, ended_at=recorded.at
+            )
+        case e.StepRestarted() | e.NoteAdded() | e.AttemptRefused():
+            return state
+        case _:
+            assert_never(event)
+
+
+def _step(state: RunState, recorded: Recorded) -> RunState:
+    event = recorded.event
+    match event:
+        case e.StepEntered(step=step, visit=visit):
+            entered = StepState(visit=visit, status=StepStatus.CURRENT, entered_at=recorded.at)
+            return replace(state, current=step, steps={**state.steps, step: entered})
+        case e.StepBegun(step=step):
+            at = replace(
+                state.steps[step],
+                status=StepStatus.BEGUN,
+                begun_at=recorded.at,
+                begun_by=recorded.by,
+                watermarks=event.watermarks,
+                totals=event.totals,
+                facts=state.facts,
+            )
+            return replace(state, steps={**state.steps, step: at})
+        case e.StepSkipped(step=step, visit=visit, reason=reason):
+            known = state.steps.get(step) or StepState(visit, StepStatus.SKIPPED, entered_at=recorded.at)
+            at = replace(
+                known, status=StepStatus.SKIPPED, ended_at=recorded.at, ended_by=recorded.by, reason=reason
+            )
+            return replace(state, steps={**state.steps, step: at})
+        case e.StepCompleted(step=step):
+            return _ended(state, recorded, step, StepStatus.DONE, "")
+        case e.StepLeft(step=step, outcome=outcome):
+            return _ended(state, recorded, step, StepStatus.LEFT, outcome)
+        case _:
+            raise TypeError(event.kind)
+
+
+def _ended(state: RunState, recorded: Recorded, step: str, status: StepStatus, reason: str) -> RunState:
+    at = replace(state.steps[step], status=status, ended_at=recorded.at, ended_by=recorded.by, reason=reason)
+    return replace(state, steps={**state.steps, step: at})
+
+
+def _with_gate(state: RunState, key: GateKey, gate: GateState) -> RunState:
+    return replace(state, gates={**state.gates, key: gate})
+
+
+def _observation(state: RunState, recorded: Recorded) -> RunState:
+    event = recorded.event
+    match event:
+        case e.LogEventSeen():
+            place = (event.file, event.offset)
+            seen = Observation(Kind.EVENT, place, event.event, event.text, recorded.seq)
+        case e.LogDoubtful():
+            kind = Kind.GAP if event.doubt == "gap" else Kind.UNREADABLE
+            seen = Observation(kind, (event.file, event.offset), "", event.text, recorded.seq)
+        case e.ServerEnded():
+            seen = Observation(Kind.ENDED, ("process", recorded.seq), "", event.text, recorded.seq)
+        case _:
+            raise TypeError(event.kind)
+    key = watch_key(event.watch)
+    gate = state.gates.get(key, GateState())
+    return _with_gate(state, key, replace(gate, observations=(*gate.observations, seen)))
+
+
+def _gate(state: RunState, recorded: Recorded) -> RunState:
+    event = recorded.event
+    match event:
+        case e.GateConfirmed() | e.EvidenceAttached() | e.ProbeAnswered() | e.OutcomeReached():
+            pass
+        case e.ApprovalSigned() | e.ApprovalRejected() | e.ApprovalLapsed() | e.VerdictContradicted():
+            pass
+        case _:
+            raise TypeError(event.kind)
+    key = (event.step, event.visit, event.gate)
+    gate = state.gates.get(key, GateState())
+    match event:
+        case e.GateConfirmed():
+            gate = replace(gate, confirmations=(*gate.confirmations, recorded))
+        case e.EvidenceAttached():
+            gate = replace(gate, evidence=(*gate.evidence, recorded))
+        case e.ProbeAnswered():
+            gate = replace(gate, probe=recorded)
+        case e.OutcomeReached():
+            gate = replace(gate, outcome=recorded)
+        case e.ApprovalSigned():
+            gate = replace(
+                gate,
+                signatures=(*gate.signatures, recorded),
+                lapsed=gate.lapsed - {recorded.by.id},
+                rejection=None,
+            )
+        case e.ApprovalRejected():
+            gate = replace(gate, rejection=recorded)
+        case e.ApprovalLapsed():
+            gate = replace(gate, lapsed=gate.lapsed | {event.signer})
+        case e.VerdictContradicted():
+            gate = replace(gate, contradicted=gate.contradicted | {event.line})
+    return _with_gate(state, key, gate)
+
+
+def _burden(state: RunState, recorded: Recorded) -> RunState:
+    event = recorded.event
+    match event:
+        case e.ExposureOpened():
+            opened = Burden(f"exposure:{event.exposure}", event.step, recorded.at)
+            return replace(state, burdens={**state.burdens, opened.id: opened})
+        case e.DutyOwed():
+            owed = Burden(f"duty:{event.duty}", event.step, recorded.at, title=event.title)
+            return replace(state, burdens={**state.burdens, owed.id: owed})
+        case e.TakenOver():
+            taken = replace(state.burdens[event.burden], owner=recorded.by)
+            return replace(state, burdens={**state.burdens, taken.id: taken})
+        case e.ExposureClosed():
+            return _closed(state, recorded, f"exposure:{event.exposure}", event.text)
+        case e.DutyDone():
+            return _closed(state, recorded, f"duty:{event.duty}", event.text)
+        case _:
+            raise TypeError(event.kind)
+
+
+def _closed(state: RunState, recorded: Recorded, burden_id: str, text: str) -> RunState:
+    rest = {name: burden for name, burden in state.burdens.items() if name != burden_id}
+    closed = ClosedBurden(state.burdens[burden_id], recorded.at, recorded.by, text)
+    return replace(state, burdens=rest, closed=(*state.closed, closed))
+
+
+def _deviation(state: RunState, recorded: Recorded) -> RunState:
+    event = recorded.event
+    match event:
+        case e.DeviationAsked():
+            asked = Deviation(
+                number=event.number,
+                what=event.what,
+                step=event.step,
+                visit=event.visit,
+                gate=event.gate,
+                reason=event.reason,
+                doubt=event.doubt,
+                asked_by=recorded.by,
+                asked_at=recorded.at,
+            )
+            return replace(state, deviations={**state.deviations, asked.number: asked})
+        case e.DeviationRejected():
+            return _decided(state, recorded, event.number, signed=False, comment=event.reason)
+        case e.DeviationSigned():
+            state = _decided(state, recorded, event.number, signed=True, comment=event.comment)
+            asked = state.deviations[event.number]
+            if asked.what == "doubt":
+                return replace(state, set_aside=state.set_aside | {asked.doubt})
+            if asked.what == "override":
+                key = (asked.step, asked.visit, asked.gate)
+                gate = state.gates.get(key, GateState())
+                return _with_gate(state, key, replace(gate, overridden_by=asked.number))
+            return state
+        case _:
+            raise TypeError(event.kind)
+
+
+def _decided(state: RunState, recorded: Recorded, number: int, *, signed: bool, comment: str) -> RunState:
+    decided = replace(state.deviations[number], decided_by=recorded.by, signed=signed, comment=comment)
+    return replace(state, deviations={**state.deviations, number: decided})
