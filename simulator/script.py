@@ -1,0 +1,84 @@
+"""The scripted person: plays what an operator does for a step of a procedure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Action = dict[str, Any]
+
+# Steps in which a person only looks, confirms or signs: nothing happens in the world.
+WATCHING = frozenset({"clients-moved"})
+
+
+def actions_for(step: str, roles: Mapping[str, str], parameters: Mapping[str, Any]) -> list[Action]:
+    """The actions of a step of the HA procedures, in order, as POST /act takes them; none for a step it does
+    not know.
+
+    `roles` names the servers: {"new": "confserv_b", "old": "confserv"}. `parameters`: "target" (the version)
+    and "database-upgraded" (bool); a missing target means the world's own.
+    """
+    make = STEPS.get(step)
+    return [] if make is None else make(roles, parameters)
+
+
+def _on(action: str, role: str, **more: Any) -> Callable[[Mapping[str, str]], Action]:
+    return lambda roles: {"action": action, "server": roles[role], **more}
+
+
+def _install(role: str, roles: Mapping[str, str], parameters: Mapping[str, Any]) -> Action:
+    action = {"action": "install", "server": roles[role]}
+    return {**action, "version": parameters["target"]} if parameters.get("target") else action
+
+
+def _install_remaining(roles: Mapping[str, str], parameters: Mapping[str, Any]) -> list[Action]:
+    actions = [_install("old", roles, parameters)]
+    if parameters.get("database-upgraded"):  # CSH-8b
+        actions.append(_on("point-to-database", "old", which="upgraded", folder="prepared")(roles))
+    return [*actions, _on("replace-folder", "old")(roles)]
+
+
+def _fixed(
+    *makers: Callable[[Mapping[str, str]], Action],
+) -> Callable[[Mapping[str, str], Mapping[str, Any]], list[Action]]:
+    return lambda roles, _parameters: [make(roles) for make in makers]
+
+
+STEPS: dict[str, Callable[[Mapping[str, str], Mapping[str, Any]], list[Action]]] = {
+    "backup-database": lambda _roles, _parameters: [{"action": "backup-database"}],
+    "install-new": lambda roles, parameters: [_install("new", roles, parameters)],
+    "read-only": lambda _roles, _parameters: [{"action": "set-read-only", "on": True}],
+    "point-to-new-database": _fixed(_on("point-to-database", "new", which="upgraded", folder="prepared")),
+    "replace-folder": _fixed(_on("stop", "new"), _on("replace-folder", "new")),
+    "launch-new": _fixed(_on("start", "new")),
+    "force-upgrade-mode": _fixed(
+        _on("stop", "new"), _on("set-upgrade-mode", "new", on=True), _on("start", "new")
+    ),
+    "stop-old": _fixed(_on("stop", "old")),
+    "install-remaining": _install_remaining,
+    "start-remaining": _fixed(_on("start", "old")),
+    "stop-upgrade-mode": _fixed(_on("stop", "new")),
+    # Left in place, the option would force upgrade mode again at this start.
+    "start-former": _fixed(_on("set-upgrade-mode", "new", on=False), _on("start", "new")),
+    "end-read-only": lambda _roles, _parameters: [{"action": "set-read-only", "on": False}],
+}
+
+
+class Person:
+    """Plays steps through `act`, which takes one action and answers with a sentence (World.act, or POST
+    /act)."""
+
+    def __init__(
+        self,
+        act: Callable[[Action], str],
+        roles: Mapping[str, str],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._act = act
+        self._roles = roles
+        self._parameters = parameters or {}
+
+    def play(self, step: str) -> list[str]:
+        """Do what the step says; returns a sentence for each action. A refusal ends the step and comes
+        out."""
+        return [self._act(action) for action in actions_for(step, self._roles, self._parameters)]

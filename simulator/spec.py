@@ -1,0 +1,209 @@
+"""The JSON text that a world is made from, checked strictly: every mistake is named, unknown keys are
+refused."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+from simulator.logs import MESSAGE_FORMATS, TIME_FORMATS
+from simulator.scenarios import SCENARIOS
+
+WORLD_KEYS = {"name", "hosts", "servers", "scenario", "seed", "speed", "clients", "target", "utc-offset"}
+SERVER_KEYS = {
+    "name",
+    "type",
+    "host",
+    "version",
+    "role",
+    "peer",
+    "port",
+    "clients",
+    "log-format",
+    "time-format",
+}
+HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
+NAME = re.compile(r"[^\x00-\x1f\x7f\[\]/\\|]{1,64}")
+TYPE = re.compile(r"[A-Za-z]{2,40}")
+VERSION = re.compile(r"\d{1,4}(?:\.\d{1,4}){1,4}")
+WORLD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+class BadSpec(ValueError):
+    """A specification with mistakes; `mistakes` lists all of them."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("The world cannot be made: " + " ".join(mistakes))
+        self.mistakes = mistakes
+
+
+def frankfurt(scenario: str = "automatic") -> dict[str, Any]:
+    """The world of the demo: a pair of Configuration Servers, one SCS, a Message Server, 84 clients."""
+    return {
+        "name": "frankfurt",
+        "hosts": ["fra-cfg-01", "fra-cfg-02", "fra-scs-01"],
+        "servers": [
+            {
+                "name": "confserv",
+                "type": "ConfigurationServer",
+                "host": "fra-cfg-01",
+                "role": "primary",
+                "peer": "confserv_b",
+            },
+            {
+                "name": "confserv_b",
+                "type": "ConfigurationServer",
+                "host": "fra-cfg-02",
+                "role": "backup",
+                "peer": "confserv",
+            },
+            {"name": "scs", "type": "SCS", "host": "fra-scs-01", "version": "8.5.100"},
+            {"name": "messageserver", "type": "MessageServer", "host": "fra-scs-01", "version": "8.5.100"},
+        ],
+        "scenario": scenario,
+        "clients": 84,
+    }
+
+
+WORLDS = {"frankfurt": frankfurt}
+
+
+def path_name(name: str) -> str:
+    """A file name made of an application's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "_"
+
+
+def complete(given: Any) -> dict[str, Any]:
+    """The specification with every default filled in, an LCA added on each host. Raises BadSpec."""
+    if not isinstance(given, dict):
+        raise BadSpec(["A specification is a JSON object."])
+    mistakes = _world_mistakes(given)
+    if mistakes:
+        raise BadSpec(mistakes)
+    scenario = SCENARIOS[given.get("scenario", "automatic")]
+    spec = {
+        "name": given["name"],
+        "hosts": list(given["hosts"]),
+        "scenario": scenario.name,
+        "target": given.get("target", scenario.target),
+        "seed": given.get("seed", 1),
+        "speed": float(given.get("speed", 1.0)),
+        "clients": given.get("clients", 84),
+        "utc-offset": given.get("utc-offset", 0),
+    }
+    servers = [_with_defaults(server, scenario.old_version) for server in given["servers"]]
+    served = {server["host"] for server in servers if server["type"] == "LCA"}
+    servers += [
+        _with_defaults({"name": f"lca_{host}", "type": "LCA", "host": host}, "8.5.100")
+        for host in spec["hosts"]
+        if host not in served
+    ]
+    _give_clients(servers, spec["clients"])
+    mistakes = _server_mistakes(servers, spec["hosts"])
+    if mistakes:
+        raise BadSpec(mistakes)
+    return {**spec, "servers": servers}
+
+
+def _with_defaults(server: dict[str, Any], old_version: str) -> dict[str, Any]:
+    configuration = server["type"].startswith("ConfigurationServer")
+    manager = server["type"] in {"SCS", "LCA"}
+    return {
+        "version": old_version if configuration else "8.5.100",
+        "role": "primary",
+        "peer": None,
+        "port": 0,
+        "clients": None,
+        "log-format": "full" if manager else "short",
+        "time-format": "iso8601" if manager else "time",
+        **server,
+    }
+
+
+def _give_clients(servers: list[dict[str, Any]], total: int) -> None:
+    """The world's clients are those of the first primary Configuration Server, unless a server names its
+    own."""
+    rest = total
+    for server in servers:
+        if server["clients"] is None:
+            first = server["type"] == "ConfigurationServer" and server["role"] == "primary"
+            server["clients"], rest = (rest, 0) if first else (0, rest)
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _is_number(value: Any, low: float, high: float, *, whole: bool = True) -> bool:
+    kinds = (int,) if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+
+
+def _world_mistakes(given: dict[str, Any]) -> list[str]:
+    mistakes = [f"Unknown key {key!r}." for key in sorted(set(given) - WORLD_KEYS)]
+    if not _matches(WORLD_NAME, given.get("name")):
+        mistakes.append("name: small letters, digits and hyphens, at most 40.")
+    hosts = given.get("hosts")
+    if not isinstance(hosts, list) or not hosts or not all(_matches(HOST, host) for host in hosts):
+        mistakes.append("hosts: a list of host names, at least one.")
+    elif len(set(hosts)) < len(hosts):
+        mistakes.append("hosts: a host stands there twice.")
+    if str(given.get("scenario", "automatic")) not in SCENARIOS:
+        mistakes.append(f"scenario: one of {', '.join(SCENARIOS)}.")
+    if not _matches(VERSION, given.get("target", "8.5")):
+        mistakes.append("target: a version such as 8.5.101.")
+    for key, low, high, whole in (
+        ("seed", 0, 2**31, True),
+        ("speed", 0.01, 10000, False),
+        ("clients", 0, 100000, True),
+        ("utc-offset", -50400, 50400, True),
+    ):
+        if key in given and not _is_number(given[key], low, high, whole=whole):
+            mistakes.append(f"{key}: a number from {low} to {high}.")
+    servers = given.get("servers")
+    if not isinstance(servers, list) or not servers:
+        return [*mistakes, "servers: a list of servers, at least one."]
+    for number, server in enumerate(servers, 1):
+        mistakes += _shape_mistakes(number, server)
+    return mistakes
+
+
+def _shape_mistakes(number: int, server: Any) -> list[str]:
+    if not isinstance(server, dict):
+        return [f"Server {number} is not an object."]
+    mistakes = [f"Server {number}: unknown key {key!r}." for key in sorted(set(server) - SERVER_KEYS)]
+    checks = {
+        "name": _matches(NAME, server.get("name")),
+        "type": _matches(TYPE, server.get("type")),
+        "host": isinstance(server.get("host"), str),
+        "version": _matches(VERSION, server.get("version", "8.5")),
+        "role": server.get("role", "primary") in ("primary", "backup"),
+        "peer": isinstance(server.get("peer"), str | None),
+        "port": _is_number(server.get("port", 0), 0, 65535),
+        "clients": server.get("clients") is None or _is_number(server["clients"], 0, 100000),
+        "log-format": server.get("log-format", "short") in MESSAGE_FORMATS,
+        "time-format": server.get("time-format", "time") in TIME_FORMATS,
+    }
+    return mistakes + [
+        f"Server {number}: {key} is missing or not valid." for key, good in checks.items() if not good
+    ]
+
+
+def _server_mistakes(servers: list[dict[str, Any]], hosts: list[str]) -> list[str]:
+    by_name = {server["name"]: server for server in servers}
+    counted = Counter(path_name(server["name"]) for server in servers)
+    mistakes = [f"Two servers would share the name {name!r}." for name, times in counted.items() if times > 1]
+    for server in servers:
+        name, peer = server["name"], by_name.get(server["peer"] or "")
+        if server["host"] not in hosts:
+            mistakes.append(f"{name}: host {server['host']!r} is not in hosts.")
+        if not server["peer"]:
+            continue
+        if peer is None:
+            mistakes.append(f"{name}: its peer {server['peer']!r} is not there.")
+        elif peer["peer"] != name or peer["type"] != server["type"] or peer["role"] == server["role"]:
+            mistakes.append(
+                f"{name} and {peer['name']}: a pair names each other, has one type and one primary."
+            )
+    return mistakes
