@@ -390,11 +390,14 @@ class Stores:
     def urls(self) -> StoreUrls:
         return StoreUrls(self.postgres.url, self.redis.url)
 
-    def start(self) -> StoreUrls:
-        """Starts what does not run yet; the addresses once both answer. StoreTrouble: what it started is ended."""
+    def start(self, *, take_over: bool = False) -> StoreUrls:
+        """Starts what does not run yet; the addresses once both answer. StoreTrouble: what it started is ended.
+
+        `take_over`: `stop` ends what ran already, too, as after a launcher that could not end its own.
+        """
         try:
             for server in (self.postgres, self.redis):
-                if server.start():
+                if server.start() or take_over:
                     self._started.append(server)
         except BaseException:
             self.stop()
@@ -405,6 +408,11 @@ class Stores:
         """Ends what `start` started."""
         while self._started:
             self._started.pop().stop()
+
+    def end(self) -> None:
+        """Ends both, whoever started them."""
+        self.redis.stop()
+        self.postgres.stop()
 
     def dead(self) -> Server | None:
         """A store that has ended although nobody asked it to."""
@@ -513,8 +521,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         stores = Stores(chosen.folder, redis_port=chosen.redis_port)
         if chosen.action == "stop":
-            stores.redis.stop()
-            stores.postgres.stop()
+            stores.end()
             return 0
         urls = stores.start() if chosen.action == "start" else stores.urls
     except StoreTrouble as trouble:

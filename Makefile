@@ -1,0 +1,58 @@
+# The same steps without make are in README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help venv check test demo demo-reset run bench agent lock
+
+help:
+	@echo "make demo        everything with a simulated environment, at http://127.0.0.1:8000/ (RUNBOOK_PORT)"
+	@echo "make demo-reset  the same, begun anew: earlier data is thrown away"
+	@echo "make run         the application alone, for an environment of your own"
+	@echo "make check       format, rules, types, import contracts, migrations, templates"
+	@echo "make test        the whole test suite on a real PostgreSQL and Redis"
+	@echo "make bench       the benchmark"
+	@echo "make agent       dist/runbook-agent.pyz, the one file to copy to a host"
+	@echo "make lock        pins the requirements anew"
+
+venv: .venv/installed
+
+.venv/installed: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Runbook needs Python 3.11 or later. Name it, as: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python cannot make virtual environments here. On Debian: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.txt
+	touch $@
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy runbook upgrades agent simulator
+	$(BIN)/lint-imports
+	$(BIN)/vermin --target=3.6- --violations --no-tips --eval-annotations agent
+	DJANGO_SETTINGS_MODULE=runbook.check_settings $(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/djlint templates --lint --quiet
+
+test: venv
+	$(BIN)/python -m pytest $(ARGS)
+
+demo: venv
+	@exec $(BIN)/python -m runbook.demo
+
+demo-reset: venv
+	@exec $(BIN)/python -m runbook.demo --reset
+
+run: venv
+	@exec $(BIN)/python -m runbook.demo --plain
+
+bench: venv
+	@exec $(BIN)/python -m runbook.demo --manage bench $(ARGS)
+
+agent: venv
+	mkdir -p dist
+	rm -rf dist/agent && mkdir dist/agent && cp -r agent dist/agent/agent && find dist/agent -name __pycache__ -prune -exec rm -r {} +
+	$(BIN)/python -m zipapp dist/agent --output dist/runbook-agent.pyz --python "/usr/bin/env python3" --main agent.__main__:main
+	rm -r dist/agent
+
+lock: venv
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --upgrade requirements.in -o requirements.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --upgrade -c requirements.txt requirements-dev.in -o requirements-dev.txt
