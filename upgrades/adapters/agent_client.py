@@ -1,0 +1,363 @@
+"""Asking agents: signed questions out, checked answers in, and one exception for whatever goes wrong.
+
+`AgentClient` holds the connections and is meant to live as long as its worker:
+
+    async with AgentClient() as client:
+        news = await client.poll(address, applications=["confserv"], cursors=cursors, wait=20)
+"""
+
+import asyncio
+import re
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import httpx
+
+from agent import messages
+from agent.messages import Cursor, Nonsense
+from upgrades.adapters import agent_replies
+from upgrades.adapters.agent_replies import (
+    ApplicationLogs,
+    ApplicationNews,
+    Cut,
+    FilePart,
+    FolderProbe,
+    HashProbe,
+    Health,
+    LogFile,
+    Logs,
+    NamesProbe,
+    News,
+    Origin,
+    Process,
+    ProcessProbe,
+)
+
+__all__ = [
+    "AgentAddress",
+    "AgentClient",
+    "AgentTrouble",
+    "ApplicationLogs",
+    "ApplicationNews",
+    "Cause",
+    "Cursor",
+    "Cut",
+    "FilePart",
+    "FolderProbe",
+    "HashProbe",
+    "Health",
+    "LogFile",
+    "Logs",
+    "NamesProbe",
+    "News",
+    "Origin",
+    "Process",
+    "ProcessProbe",
+]
+
+T = TypeVar("T")
+
+DEADLINE = 10.0  # seconds for a whole answer, beyond the time that a poll may wait
+
+Cause = Literal[
+    "unreachable",
+    "too-slow",
+    "too-large",
+    "not-from-the-agent",
+    "wrong-clock",
+    "nonsense",
+    "refused",
+    "redirected",
+    "busy",
+]
+
+_ADDRESS = re.compile(r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?/?")
+_KNOWN_REFUSALS = {
+    "application": "Its configuration has no such application.",
+    "folder": "Its configuration has no such folder for this application.",
+    "query": "It does not understand the question.",
+    "replay": "The same question had reached it before.",
+    "failed": "It failed over this question; its own log has the reason.",
+}
+
+
+class AgentTrouble(Exception):
+    """An answer that did not come or cannot be used. `cause` is for programs, the text for people.
+
+    The text never repeats anything of what the other side sent: a wrong address must not become a window.
+    """
+
+    def __init__(self, cause: Cause, agent: str, why: str, now: str) -> None:
+        super().__init__(f"Agent {agent}: {why} {now}")
+        self.cause: Cause = cause
+        self.agent = agent
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAddress:
+    """Where an agent is and what proves that it is the one. `url` is https://host:port; `secret` 64 hex digits."""
+
+    agent: str
+    url: str
+    key_id: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A signed answer of the agent that was asked."""
+
+    status: int
+    origin: Origin
+    body: bytes
+
+
+class AgentClient:
+    """Asks agents; safe for many questions at once, one event loop.
+
+    `tls` trusts what the agents' certificates are signed with (default: the system's authorities). `now` (seconds
+    since 1970), `nonce` (32 hex digits, each once), `deadline` (seconds) and `transport` are for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        now: Callable[[], float] = time.time,
+        nonce: Callable[[], str] = lambda: secrets.token_hex(16),
+        deadline: float = DEADLINE,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._now = now
+        self._nonce = nonce
+        self._deadline = deadline
+        self._http = httpx.AsyncClient(
+            # One deadline over the whole answer holds; httpx's own would start again with every byte.
+            timeout=None,  # noqa: S113
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=20.0),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "runbook"},
+            follow_redirects=False,
+            trust_env=False,
+            verify=tls or ssl.create_default_context(),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends all connections."""
+        await self._http.aclose()
+
+    async def health(self, address: AgentAddress) -> Health:
+        """Who answers there and which applications it knows; AgentTrouble otherwise, as for all questions."""
+        return await self._ask(address, "/v1/health", [], agent_replies.read_health)
+
+    async def logs(self, address: AgentAddress, applications: Sequence[str] = ()) -> Logs:
+        """Processes and log files of these applications (none: of all). Watermarks are taken from this."""
+        pairs = [("application", name) for name in applications]
+        return await self._ask(
+            address,
+            "/v1/logs",
+            pairs,
+            lambda value, origin: agent_replies.read_logs(value, origin, applications),
+        )
+
+    async def poll(
+        self,
+        address: AgentAddress,
+        *,
+        applications: Collection[str] = (),
+        cursors: Sequence[Cursor] = (),
+        processes: Mapping[str, str] | None = None,
+        wait: float = 0.0,
+    ) -> News:
+        """What is new in the logs beyond the cursors, as soon as there is something, at the latest after `wait`.
+
+        A file without a cursor comes from its beginning. `processes` maps applications to the state known: another
+        state is news, too. A cursor of a file that shrank or is gone brings an answer at once: drop it.
+        """
+        pairs = [("application", name) for name in applications]
+        pairs += [("cursor", cursor.text()) for cursor in cursors]
+        pairs += [("process", f"{name}:{state}") for name, state in (processes or {}).items()]
+        pairs.append(("wait", f"{min(max(wait, 0.0), messages.WAIT_LIMIT):.3f}"))
+        return await self._ask(
+            address,
+            "/v1/poll",
+            pairs,
+            lambda value, origin: agent_replies.read_news(value, origin, applications, cursors),
+            wait=wait,
+        )
+
+    async def probe_process(self, address: AgentAddress, application: str) -> ProcessProbe:
+        """Whether the application's process runs."""
+        return await self._probe(address, agent_replies.read_process_probe, application, "process")
+
+    async def probe_folder(self, address: AgentAddress, application: str, folder: str) -> FolderProbe:
+        """Whether a folder is there; `folder` is its name in the agent's configuration, as `prepared`."""
+        return await self._probe(
+            address, agent_replies.read_folder_probe, application, "folder", folder=folder
+        )
+
+    async def probe_names(self, address: AgentAddress, application: str, folder: str) -> NamesProbe:
+        """Sections of the configuration file, value of -s, and name of the Application (CSS-2b, CSM-2b, CSH-2b)."""
+        return await self._probe(address, agent_replies.read_names_probe, application, "names", folder=folder)
+
+    async def probe_hash(self, address: AgentAddress, application: str, folder: str, file: str) -> HashProbe:
+        """SHA-256 of a file that lies directly in a folder."""
+        reader = agent_replies.read_hash_probe
+        return await self._probe(address, reader, application, "hash", folder=folder, file=file)
+
+    async def _probe(
+        self,
+        address: AgentAddress,
+        read: Callable[[Any, Origin], T],
+        application: str,
+        what: str,
+        **more: str,
+    ) -> T:
+        pairs = [("application", application), ("what", what), *more.items()]
+        return await self._ask(address, "/v1/probe", pairs, read)
+
+    async def _ask(
+        self,
+        address: AgentAddress,
+        path: str,
+        pairs: list[tuple[str, str]],
+        read: Callable[[Any, Origin], T],
+        *,
+        wait: float = 0.0,
+    ) -> T:
+        answer = await self._exchange(address, path, pairs, wait)
+        try:
+            value = messages.read_json(answer.body)
+            if answer.status != 200:
+                raise _refusal(address.agent, value)
+            return read(value, answer.origin)
+        except Nonsense as nonsense:
+            raise _nonsense(address.agent, str(nonsense)) from None
+
+    async def _exchange(
+        self, address: AgentAddress, path: str, pairs: list[tuple[str, str]], wait: float
+    ) -> _Answer:
+        """One signed question and its signed answer within the deadline."""
+        url, headers, nonce = self._question(address, path, pairs)
+        seconds = min(max(wait, 0.0), messages.WAIT_LIMIT) + self._deadline
+        try:
+            async with asyncio.timeout(seconds), self._http.stream("GET", url, headers=headers) as response:
+                return await self._receive(address, nonce, response)
+        except TimeoutError:
+            why = f"no whole answer came within {seconds:g} seconds."
+            raise AgentTrouble(
+                "too-slow", address.agent, why, "It is asked again; look at the host's load."
+            ) from None
+        except (httpx.RemoteProtocolError, httpx.DecodingError):
+            raise _nonsense(address.agent, "it broke off or is not HTTP") from None
+        except (httpx.TransportError, ssl.SSLError) as error:
+            raise _unreachable(address.agent, error) from None
+
+    def _question(
+        self, address: AgentAddress, path: str, pairs: list[tuple[str, str]]
+    ) -> tuple[str, dict[str, str], str]:
+        """Address, headers and nonce of a signed question."""
+        if not _ADDRESS.fullmatch(address.url):
+            why = "its address is not of the form https://host:port."
+            raise AgentTrouble("refused", address.agent, why, "Correct it in the agent's registration.")
+        query, nonce = messages.canonical_query(pairs), self._nonce()
+        if len(path) + len(query) >= messages.QUERY_LIMIT:
+            why = "the question names too many log files."
+            raise AgentTrouble("too-large", address.agent, why, "Ask for fewer applications at once.")
+        headers = messages.request_headers(
+            address.secret, address.agent, address.key_id, path, query, self._now(), nonce
+        )
+        return address.url.rstrip("/") + path + ("?" + query if query else ""), headers, nonce
+
+    async def _receive(self, address: AgentAddress, nonce: str, response: httpx.Response) -> _Answer:
+        """The answer, if it is this agent's and to this question; anything else is thrown away unread."""
+        agent, headers = address.agent, response.headers
+        if 300 <= response.status_code < 400:
+            why = "the address answers with a redirection, which is not followed."
+            raise AgentTrouble("redirected", agent, why, "Enter the agent's own address.")
+        version = headers.get(messages.VERSION_HEADER, "")
+        if version.isdigit() and version != str(messages.VERSION):
+            raise _nonsense(agent, f"it is of another version of the protocol than {messages.VERSION}")
+        if messages.SIGNATURE_HEADER not in headers:
+            raise _not_from_the_agent(agent)
+        if headers.get("Content-Encoding", "identity") != "identity":
+            raise _nonsense(agent, "it is compressed, which was not asked for")
+        if not headers.get("Content-Type", "").lower().startswith("application/json"):
+            raise _nonsense(agent, "it is not JSON")
+        body = await _body(agent, response)
+        status = response.status_code
+        if not messages.is_signed_reply(
+            headers, secret=address.secret, agent=agent, nonce=nonce, status=status, body=body
+        ):
+            raise _not_from_the_agent(agent)
+        return _Answer(status, self._origin(agent, headers), body)
+
+    def _origin(self, agent: str, headers: httpx.Headers) -> Origin:
+        seconds = float(headers[messages.TIME_HEADER])
+        try:
+            moment = agent_replies.read_moment(seconds)
+        except Nonsense as nonsense:
+            raise _nonsense(agent, str(nonsense)) from None
+        return Origin(agent, headers[messages.BOOT_HEADER], moment, seconds - self._now())
+
+
+async def _body(agent: str, response: httpx.Response) -> bytes:
+    """The body, as long as it stays within the limit; nothing is decoded, so it cannot grow."""
+    body = bytearray()
+    async for block in response.aiter_raw():
+        body += block
+        if len(body) > messages.BODY_LIMIT:
+            why = f"its answer is longer than {messages.BODY_LIMIT} bytes and was cut off."
+            raise AgentTrouble("too-large", agent, why, "Nothing of it was used; ask for less at once.")
+    return bytes(body)
+
+
+def _refusal(agent: str, value: Any) -> AgentTrouble:
+    """The agent's signed refusal in our words, chosen by its code."""
+    error = value.get("error") if isinstance(value, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    if code == "clock":
+        why = f"its clock and ours differ by more than {messages.CLOCK_WINDOW:.0f} seconds."
+        return AgentTrouble("wrong-clock", agent, why, "Set the clock of its host, or ours.")
+    if code == "busy":
+        return AgentTrouble("busy", agent, "it answers other questions at the moment.", "It is asked again.")
+    if code == "too-large":
+        why = "the answer would be too large."
+        return AgentTrouble("too-large", agent, why, "Ask for fewer applications at once.")
+    why = _KNOWN_REFUSALS.get(code, "") if isinstance(code, str) else ""
+    why = f"it refused the question. {why}".rstrip()
+    return AgentTrouble("refused", agent, why, "Compare its configuration with its registration here.")
+
+
+def _nonsense(agent: str, what: str) -> AgentTrouble:
+    why = f"its answer cannot be used: {what}."
+    return AgentTrouble("nonsense", agent, why, "Nothing of it was used; it is asked again.")
+
+
+def _not_from_the_agent(agent: str) -> AgentTrouble:
+    why = "the answer is not signed by this agent for this question: another program answers, or the keys differ."
+    now = "It was thrown away; check address and key."
+    return AgentTrouble("not-from-the-agent", agent, why, now)
+
+
+def _unreachable(agent: str, error: Exception) -> AgentTrouble:
+    if "SSL" in str(error):
+        why = "no connection, since its certificate or TLS version is not accepted."
+        return AgentTrouble("unreachable", agent, why, "Enter the authority that signed it, or renew it.")
+    why = "no connection, or it broke off."
+    return AgentTrouble(
+        "unreachable", agent, why, "See whether host and agent run and the network lets us through."
+    )
