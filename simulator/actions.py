@@ -128,8 +128,12 @@ def set_upgrade_mode(world: World, server: Server, on: bool = True) -> str:
     return f"upgrade-mode=1 {'stands in' if on else 'is gone from'} the configuration file of {server.name}."
 
 
-def set_option(world: World, server: Server, section: str, option: str, value: str | None = None) -> str:
+def set_option(
+    world: World, server: Server, section: str = "", option: str = "", value: str | None = None
+) -> str:
     """Set or (without a value) delete an option. Mistakes with names show in the world, as in life."""
+    if not section or not option:
+        raise Refused("Name the section and the option, and the value to set it to.")
     for text in (section, option, value or ""):
         if not isinstance(text, str) or any(sign in text for sign in "\n\r[]=/"):
             raise Refused("Section, option and value are plain texts on one line.")
