@@ -14,7 +14,7 @@ from typing import Any
 
 from upgrades.domain import run_events as e
 from upgrades.domain.condition import holds
-from upgrades.domain.event_rule import RuleResult
+from upgrades.domain.event_rule import APPLICATION_STARTED, RuleResult
 from upgrades.domain.gates import (
     policy_of,
     rule_result,
@@ -702,7 +702,7 @@ def _watch(state: RunState, step: Step, gate: EventGate) -> Watch:
         role=gate.rule.server,
         application=application,
         host=state.host(gate.rule.server),
-        events=gate.rule.numbers,
+        events=gate.rule.numbers | {APPLICATION_STARTED},
         watermark=dict(at.watermarks.get(application, {})),
         settled=state.gate(step.id, gate.id).outcome is not None,
     )
@@ -747,7 +747,8 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
                     known.add((event.watch, (event.file, event.offset)))
                     kept.append(event)
             case e.ServerEnded():
-                if event.watch in watching:
+                if event.watch in watching and (event.watch, ("process", event.change)) not in known:
+                    known.add((event.watch, ("process", event.change)))
                     kept.append(event)
             case e.AgentLost(host=host):
                 if host not in state.lost_agents:

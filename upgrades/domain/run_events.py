@@ -152,11 +152,12 @@ class LogDoubtful:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerEnded:
-    """The agent saw that the watched server's process went away."""
+    """The agent saw that the watched server's process went away. `change` is its number among the process changes."""
 
     kind: ClassVar[str] = "server.ended"
     watch: str
     application: str
+    change: int
     text: str
 
 

@@ -300,7 +300,7 @@ def _observation(state: RunState, recorded: Recorded) -> RunState:
             kind = Kind.GAP if event.doubt == "gap" else Kind.UNREADABLE
             seen = Observation(kind, (event.file, event.offset), "", event.text, recorded.seq)
         case e.ServerEnded():
-            seen = Observation(Kind.ENDED, ("process", recorded.seq), "", event.text, recorded.seq)
+            seen = Observation(Kind.ENDED, ("process", event.change), "", event.text, recorded.seq)
         case _:
             raise TypeError(event.kind)
     key = watch_key(event.watch)

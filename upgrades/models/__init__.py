@@ -1,0 +1,36 @@
+"""Tables: shape and truth. What must hold together is a constraint; behaviour lives in the services."""
+
+from upgrades.models.agent import Agent, LogFile, LogLine, ProcessChange
+from upgrades.models.environment import Application, Environment, Host, Membership, Target
+from upgrades.models.procedure import ProcedureVersion
+from upgrades.models.run import (
+    CommandReceipt,
+    Evidence,
+    Run,
+    RunBinding,
+    RunBurden,
+    RunEvent,
+    RunRequest,
+    RunStep,
+)
+
+__all__ = [
+    "Agent",
+    "Application",
+    "CommandReceipt",
+    "Environment",
+    "Evidence",
+    "Host",
+    "LogFile",
+    "LogLine",
+    "Membership",
+    "ProcedureVersion",
+    "ProcessChange",
+    "Run",
+    "RunBinding",
+    "RunBurden",
+    "RunEvent",
+    "RunRequest",
+    "RunStep",
+    "Target",
+]

@@ -1,0 +1,101 @@
+"""The event store: a run's events in and out of the database, chained by hash.
+
+The canonical text of an event is written once and hashed as written, so that checking a chain never depends on how
+JSON is printed again. Appending goes through one database function; the caller holds the lock on the run's row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+from upgrades.domain.record import GENESIS, canonical, link
+from upgrades.domain.run_events import EVENT_FORMAT, Actor, Recorded, RunEvent, from_body, to_body
+from upgrades.models import RunEvent as Row
+
+
+def load(run_id: int, *, after: int = 0) -> list[Recorded]:
+    """The events of the run behind `after`, in order."""
+    rows = Row.objects.filter(run_id=run_id, seq__gt=after).order_by("seq").values_list("text", flat=True)
+    return [read(text) for text in rows]
+
+
+def read(text: str) -> Recorded:
+    """The event that a canonical text holds."""
+    stored = json.loads(text)
+    by = stored["by"]
+    return Recorded(
+        seq=stored["seq"],
+        at=datetime.fromisoformat(stored["at"]),
+        by=Actor(id=by["id"], name=by["name"], kind=by["kind"], roles=tuple(by["roles"])),
+        event=from_body(stored["kind"], stored["body"], stored["v"]),
+    )
+
+
+def text_of(run_id: int, recorded: Recorded) -> str:
+    """The canonical text of an event: everything that its hash covers."""
+    by = recorded.by
+    return canonical(
+        {
+            "v": EVENT_FORMAT,
+            "run": run_id,
+            "seq": recorded.seq,
+            "at": recorded.at.isoformat(),
+            "kind": recorded.event.kind,
+            "by": {"id": by.id, "name": by.name, "kind": by.kind, "roles": sorted(by.roles)},
+            "body": to_body(recorded.event),
+        }
+    )
+
+
+def record(first: int, events: Iterable[RunEvent], *, by: Actor, at: datetime) -> list[Recorded]:
+    """The events in their places, `first` being the number of the first one."""
+    return [Recorded(first + place, at, by, event) for place, event in enumerate(events)]
+
+
+def append(run_id: int, recorded: Sequence[Recorded]) -> str:
+    """Append the events and give the hash of the last one. Another writer in between is refused by the database."""
+    kinds = [item.event.kind for item in recorded]
+    texts = [text_of(run_id, item) for item in recorded]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT append_run_events(%s, %s, %s, %s)", [run_id, recorded[0].seq, kinds, texts])
+        row: tuple[Any, ...] | None = cursor.fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def announce(channel: str, payload: str) -> None:
+    """Tell open pages, exactly when the present transaction commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", [channel, payload])
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenLink:
+    """The first event of a run that does not fit its chain, and why."""
+
+    run: int
+    seq: int
+    reason: str
+
+
+def broken_links(run_id: int) -> Iterator[BrokenLink]:
+    """Check the chain of a run from the first event to the head; nothing comes out of a sound one."""
+    previous, expected = GENESIS, 1
+    rows = Row.objects.filter(run_id=run_id).order_by("seq")
+    for row in rows.iterator(chunk_size=2000):
+        if row.seq != expected:
+            yield BrokenLink(run_id, expected, f"event {expected} is missing")
+            return
+        if row.previous != previous:
+            yield BrokenLink(run_id, row.seq, "it does not follow the event before it")
+            return
+        if link(previous, row.text) != row.hash:
+            yield BrokenLink(run_id, row.seq, "its text is not the one that was hashed")
+            return
+        previous, expected = row.hash, expected + 1

@@ -1,0 +1,117 @@
+"""Agents, the log files that they read, and what was read."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from upgrades.models.environment import Application, Environment, Host
+
+
+class Agent(models.Model):
+    """The agent on one host. A worker polls it while it holds the lease; `trouble` is empty while it answers."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="agents")
+    host = models.OneToOneField(Host, on_delete=models.CASCADE, related_name="agent")
+    agent_id = models.CharField(max_length=120)
+    url = models.URLField(max_length=300)
+    key_id = models.CharField(max_length=64)
+    secret = models.CharField(max_length=64)
+    version = models.CharField(max_length=40, blank=True)
+    seen_at = models.DateTimeField(null=True, blank=True)
+    clock_skew = models.FloatField(default=0, help_text="Seconds that the agent's clock is ahead of ours.")
+    trouble = models.CharField(max_length=300, blank=True)
+    trouble_since = models.DateTimeField(null=True, blank=True)
+    due_at = models.DateTimeField(null=True, blank=True)
+    lease_token = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("agent_id",)
+        constraints = [
+            models.UniqueConstraint(fields=("environment", "agent_id"), name="agent_ids_are_unique")
+        ]
+
+    def __str__(self) -> str:
+        return self.agent_id
+
+
+class LogFile(models.Model):
+    """One file of an application's log, as its agent identifies it, and how far it has been read.
+
+    `generation` counts how often a file of this identity shrank: what follows a shrink is another file to us.
+    """
+
+    application = models.ForeignKey(Application, on_delete=models.CASCADE, related_name="log_files")
+    identity = models.CharField(max_length=200)
+    generation = models.PositiveIntegerField(default=0)
+    name = models.CharField(max_length=300)
+    cursor = models.BigIntegerField(default=0)
+    state = models.CharField(max_length=10, default="open")
+    parser_state = models.JSONField(default=dict)
+    seen_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=("application", "identity", "generation"), name="a_log_file_is_known_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.place
+
+    @property
+    def place(self) -> str:
+        """The identity as run events cite it."""
+        return f"{self.identity}~{self.generation}" if self.generation else self.identity
+
+
+class LogLine(models.Model):
+    """A record of a log file: an event, a client total, a line nobody can read, or a gap.
+
+    `raw` are the bytes as they stood in the file; `text` is for people. A gap has no bytes.
+    """
+
+    class Kind(models.TextChoices):
+        EVENT = "event"
+        TOTAL = "total"
+        UNREADABLE = "unreadable"
+        GAP = "gap"
+
+    file = models.ForeignKey(LogFile, on_delete=models.CASCADE, related_name="lines")
+    offset = models.BigIntegerField()
+    length = models.PositiveIntegerField()
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    event = models.CharField(max_length=20, blank=True)
+    level = models.CharField(max_length=20, blank=True)
+    logged_at = models.CharField(max_length=40, blank=True)
+    total = models.PositiveIntegerField(null=True, blank=True)
+    text = models.TextField()
+    raw = models.BinaryField()
+    read_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=("file", "offset", "kind"), name="a_line_is_stored_once")
+        ]
+        indexes = [models.Index(fields=("file", "kind", "event"), name="line_by_event")]
+
+    def __str__(self) -> str:
+        return f"{self.file}@{self.offset}"
+
+
+class ProcessChange(models.Model):
+    """The agent saw that an application's process came up or went away."""
+
+    application = models.ForeignKey(Application, on_delete=models.CASCADE, related_name="process_changes")
+    state = models.CharField(max_length=10)
+    before = models.CharField(max_length=10)
+    reason = models.CharField(max_length=300, blank=True)
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("id",)
+
+    def __str__(self) -> str:
+        return f"{self.application}: {self.before} → {self.state}"

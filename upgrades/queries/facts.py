@@ -1,0 +1,52 @@
+"""Facts: what is known of an environment and its applications, under the names that procedures use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from upgrades.domain.condition import Fact
+from upgrades.domain.version import NotAVersion, Version
+from upgrades.models import Application, Environment
+
+
+def environment_facts(environment: Environment, bound: Iterable[Application]) -> dict[str, Fact]:
+    """`environment.*`: targets, and whether LCA and SCS are current. A version nobody knows leaves a fact unknown."""
+    targets = {target.component: target.version for target in environment.targets.all()}
+    hosts = {application.host for application in bound}
+    servers = environment.applications.filter(type="SCS").values_list("version", flat=True)
+    facts: dict[str, Fact] = {
+        f"environment.target.{component.lower()}": version for component, version in targets.items()
+    }
+    facts["environment.disaster-recovery"] = environment.disaster_recovery
+    facts["environment.lca-current"] = _all_reach([host.lca_version for host in hosts], targets.get("LCA"))
+    facts["environment.scs-current"] = _all_reach(list(servers), targets.get("SCS"))
+    return facts
+
+
+def _all_reach(versions: list[str], target: str | None) -> bool | None:
+    """Whether every one of `versions` is at the target or later; None when a version or the target is not known."""
+    if not versions or not target:
+        return None
+    try:
+        wanted = Version.parse(target)
+        reached = [Version.parse(version) >= wanted for version in versions if version]
+    except NotAVersion:
+        return None
+    if False in reached:
+        return False
+    return None if len(reached) < len(versions) else True
+
+
+def role_facts(bindings: Mapping[str, Application]) -> dict[str, Fact]:
+    """`<role>.name`, `.host`, `.version`, `.mode`, `.type` of each bound application; empty values are unknown."""
+    facts: dict[str, Fact] = {}
+    for role, application in bindings.items():
+        facts |= {
+            role: application.name,
+            f"{role}.name": application.name,
+            f"{role}.host": application.host.name,
+            f"{role}.version": application.version or None,
+            f"{role}.mode": application.mode or None,
+            f"{role}.type": application.type,
+        }
+    return facts

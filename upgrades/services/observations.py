@@ -1,0 +1,154 @@
+"""What a run has not taken in yet: lines, process changes, totals, agents lost and back, facts that changed.
+
+Everything is looked up anew from the stored rows each time, in file order, and the core drops what it has already:
+so nothing is lost when a worker dies in between, and nothing counts twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+from django.utils import timezone
+
+from upgrades.domain import run_events as e
+from upgrades.domain.procedure import ClientsGate, Procedure
+from upgrades.domain.run import Watch, active_watches, watched_totals
+from upgrades.domain.run_events import RunEvent
+from upgrades.domain.run_state import RunState, watch_key
+from upgrades.models import Agent, Application, LogLine, ProcessChange, Run
+from upgrades.queries.facts import environment_facts
+
+DOUBTS_AT_ONCE = 20  # a log of a wholly unknown format would otherwise fill the run's record
+PATIENCE = timedelta(seconds=3)  # an agent that misses one poll is not lost yet
+
+
+def since(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEvent]:
+    """Candidates for the run's record, oldest first per log; some may be known already."""
+    for watch in active_watches(procedure, state):
+        yield from _lines(run, watch)
+        yield from _process(run, state, watch)
+    yield from _totals(run, procedure, state)
+    yield from _agents(run, state)
+    yield from _facts(run, state)
+
+
+def _lines(run: Run, watch: Watch) -> Iterator[RunEvent]:
+    doubts = 0
+    for line in _behind_watermark(run, watch):
+        if line.kind == LogLine.Kind.EVENT:
+            yield e.LogEventSeen(
+                watch=watch.id,
+                application=watch.application,
+                file=line.file.place,
+                offset=line.offset,
+                event=line.event,
+                level=line.level,
+                logged_at=line.logged_at,
+                text=line.text[:500],
+                line_sha256=hashlib.sha256(bytes(line.raw)).hexdigest(),
+            )
+        elif doubts < DOUBTS_AT_ONCE and not watch.settled:
+            doubts += 1
+            yield e.LogDoubtful(
+                watch=watch.id,
+                application=watch.application,
+                doubt="gap" if line.kind == LogLine.Kind.GAP else "unreadable",
+                file=line.file.place,
+                offset=line.offset,
+                text=line.text[:300],
+            )
+
+
+def _behind_watermark(run: Run, watch: Watch) -> Iterator[LogLine]:
+    wanted = Q(kind=LogLine.Kind.EVENT, event__in=watch.events) | Q(
+        kind__in=(LogLine.Kind.GAP, LogLine.Kind.UNREADABLE)
+    )
+    lines = (
+        LogLine.objects.filter(
+            wanted,
+            file__application__environment=run.environment_id,
+            file__application__name=watch.application,
+        )
+        .select_related("file")
+        .order_by("file_id", "offset", "id")
+    )
+    for line in lines.iterator():
+        # A file that the watermark does not name came into being after the step began.
+        if line.offset >= watch.watermark.get(line.file.place, 0):
+            yield line
+
+
+def _process(run: Run, state: RunState, watch: Watch) -> Iterator[RunEvent]:
+    step, _visit, _gate = watch_key(watch.id)
+    begun = state.steps[step].begun_at
+    gone = ProcessChange.objects.filter(
+        application__environment=run.environment_id,
+        application__name=watch.application,
+        state="down",
+        before="up",
+        seen_at__gt=begun,
+    )
+    for change in gone:
+        yield e.ServerEnded(
+            watch=watch.id,
+            application=watch.application,
+            change=change.pk,
+            text=change.reason or "its process is gone",
+        )
+
+
+def _totals(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEvent]:
+    """The newest total of each server; several a second are usual, only the last of a look counts (genesys.md 2.4)."""
+    for name in watched_totals(procedure, state):
+        line = (
+            LogLine.objects.filter(
+                kind=LogLine.Kind.TOTAL,
+                file__application__environment=run.environment_id,
+                file__application__name=name,
+                read_at__gt=_baseline_began(procedure, state),
+            )
+            .select_related("file")
+            .order_by("-file_id", "-offset")
+            .first()
+        )
+        if line is not None and line.total is not None:
+            yield e.ClientTotalSeen(
+                application=name, total=line.total, file=line.file.place, offset=line.offset
+            )
+
+
+def _baseline_began(procedure: Procedure, state: RunState) -> datetime:
+    steps = [
+        gate.baseline for step in procedure.steps for gate in step.all_gates if isinstance(gate, ClientsGate)
+    ]
+    begun = [state.steps[step].begun_at for step in steps if step in state.steps]
+    return min((at for at in begun if at is not None), default=state.started_at)
+
+
+def _agents(run: Run, state: RunState) -> Iterator[RunEvent]:
+    hosts = {bound.host for bound in state.started.bindings.values()}
+    now = timezone.now()
+    known = set()
+    for agent in Agent.objects.filter(environment=run.environment_id, host__name__in=hosts).select_related(
+        "host"
+    ):
+        known.add(agent.host.name)
+        if agent.trouble and agent.trouble_since is not None and now - agent.trouble_since > PATIENCE:
+            yield e.AgentLost(host=agent.host.name, reason=agent.trouble)
+        elif not agent.trouble:
+            yield e.AgentBack(host=agent.host.name)
+    for host in sorted(hosts - known):
+        yield e.AgentLost(
+            host=host, reason="No agent is registered for this host. Register one on its environment."
+        )
+
+
+def _facts(run: Run, state: RunState) -> Iterator[RunEvent]:
+    names = [bound.application for bound in state.started.bindings.values()]
+    bound = Application.objects.filter(environment=run.environment_id, name__in=names).select_related("host")
+    for name, value in environment_facts(run.environment, bound).items():
+        if name in state.facts:
+            yield e.FactSet(name=name, value=value)

@@ -1,0 +1,230 @@
+"""Projections: the rows that lists and pages query, written from a run's state.
+
+They hold nothing that the events do not say. `project` writes only what differs from the state before, in the
+transaction that appends the events; `rebuild` writes them anew.
+"""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from upgrades.adapters import event_store
+from upgrades.domain.gates import applies, policy_of, valid_signatures, verdict
+from upgrades.domain.procedure import ApprovalGate, Procedure, ProbeGate
+from upgrades.domain.run import active_watches, begins_with_watermark, watched_totals
+from upgrades.domain.run_state import Burden, Deviation, RunState, StepStatus, fold
+from upgrades.domain.wording import fill
+from upgrades.models import Run, RunBurden, RunRequest, RunStep
+from upgrades.queries.procedures import procedure_of
+
+
+def project(run: Run, procedure: Procedure, before: RunState | None, after: RunState, head: str) -> None:
+    """Bring the rows of `run` from the state `before` (None: no rows yet) to the state `after`; `head` is its hash."""
+    _steps(run, before, after)
+    _burdens(run, procedure, before, after)
+    _requests(run, procedure, before, after)
+    _summary(run, procedure, after, head)
+
+
+def _summary(run: Run, procedure: Procedure, state: RunState, head: str) -> None:
+    current = procedure.step(state.current) if state.current else None
+    settled = (StepStatus.DONE, StepStatus.SKIPPED)
+    counted = [step for step in procedure.steps if step.numbered and not step.aside]
+    run.status = state.status
+    run.ending = state.ending
+    run.reason = state.hold_reason
+    run.current_step = current.id if current else ""
+    run.current_title = fill(current.title, state.facts) if current else ""
+    run.steps_done = sum(
+        1 for step in counted if step.id in state.steps and state.steps[step.id].status in settled
+    )
+    run.steps_total = len(counted)
+    run.ended_at = state.ended_at
+    run.seq = state.seq
+    run.head = head
+    run.waits_for_worker = waits_for_worker(procedure, state)
+    run.version += 1
+    run.save(
+        update_fields=[
+            "status",
+            "ending",
+            "reason",
+            "current_step",
+            "current_title",
+            "steps_done",
+            "steps_total",
+            "ended_at",
+            "seq",
+            "head",
+            "waits_for_worker",
+            "version",
+        ]
+    )
+
+
+def waits_for_worker(procedure: Procedure, state: RunState) -> bool:
+    """Whether a worker has something to look at for this run."""
+    return bool(
+        active_watches(procedure, state)
+        or watched_totals(procedure, state)
+        or begins_with_watermark(procedure, state)
+        or wanted_probes(procedure, state)
+    )
+
+
+def wanted_probes(procedure: Procedure, state: RunState) -> list[ProbeGate]:
+    """The probe gates of the current step: they are asked until the step is over, for what was so may change."""
+    if state.is_over or state.current is None:
+        return []
+    step = procedure.step(state.current)
+    begun = state.steps[step.id].status is StepStatus.BEGUN
+    gates = step.all_gates if begun else step.needs
+    return [gate for gate in gates if isinstance(gate, ProbeGate) and applies(gate, state)]
+
+
+def _steps(run: Run, before: RunState | None, after: RunState) -> None:
+    known = before.steps if before is not None else {}
+    rows = [
+        RunStep(
+            run=run,
+            step=step,
+            visit=at.visit,
+            status=at.status,
+            entered_at=at.entered_at,
+            begun_at=at.begun_at,
+            ended_at=at.ended_at,
+        )
+        for step, at in after.steps.items()
+        if known.get(step) != at
+    ]
+    if rows:
+        RunStep.objects.bulk_create(
+            rows,
+            update_conflicts=True,
+            unique_fields=["run", "step"],
+            update_fields=["visit", "status", "entered_at", "begun_at", "ended_at"],
+        )
+
+
+def _burden_row(run: Run, procedure: Procedure, burden: Burden) -> RunBurden:
+    kind, name = burden.id.split(":", 1)
+    return RunBurden(
+        run=run,
+        environment_id=run.environment_id,
+        burden=burden.id,
+        title=procedure.exposure(name).title if kind == "exposure" else burden.title,
+        opened_at=burden.since,
+        owner_id=burden.owner.id if burden.owner else "",
+        owner_name=burden.owner.name if burden.owner else "",
+    )
+
+
+def _burdens(run: Run, procedure: Procedure, before: RunState | None, after: RunState) -> None:
+    known = set(before.burdens.values()) if before is not None else set()
+    rows = [_burden_row(run, procedure, burden) for burden in after.burdens.values() if burden not in known]
+    for closed in after.closed[len(before.closed) if before is not None else 0 :]:
+        row = _burden_row(run, procedure, closed.burden)
+        row.closed_at = closed.closed_at
+        rows.append(row)
+    if rows:
+        RunBurden.objects.bulk_create(
+            rows,
+            update_conflicts=True,
+            unique_fields=["run", "burden", "opened_at"],
+            update_fields=["title", "closed_at", "owner_id", "owner_name"],
+        )
+
+
+def _requests(run: Run, procedure: Procedure, before: RunState | None, after: RunState) -> None:
+    wanted = [*_approvals(run, procedure, after), *_deviations(run, after)]
+    known = [*_approvals(run, procedure, before), *_deviations(run, before)] if before is not None else None
+    if known is not None and [_values(row) for row in known] == [_values(row) for row in wanted]:
+        return
+    RunRequest.objects.filter(run=run).delete()
+    RunRequest.objects.bulk_create(wanted)
+
+
+def _values(row: RunRequest) -> list[object]:
+    return [
+        row.kind,
+        row.step,
+        row.gate,
+        row.number,
+        row.title,
+        row.signed,
+        row.needed,
+        row.since,
+        row.barred,
+    ]
+
+
+def _barred(state: RunState) -> list[str]:
+    return sorted({state.starter.id, *state.executors, *state.started.authors})
+
+
+def _approvals(run: Run, procedure: Procedure, state: RunState) -> list[RunRequest]:
+    if state.is_over or state.current is None or state.steps[state.current].status is not StepStatus.CURRENT:
+        return []
+    step = procedure.step(state.current)
+    rows = []
+    for gate in step.needs:
+        if not isinstance(gate, ApprovalGate) or not applies(gate, state):
+            continue
+        role, needed = policy_of(state, gate.policy)
+        if verdict(procedure, state, step, gate).is_met:
+            continue
+        rows.append(
+            RunRequest(
+                run=run,
+                environment_id=run.environment_id,
+                kind="approval",
+                step=step.id,
+                gate=gate.id,
+                title=fill(step.title, state.facts),
+                role=role,
+                signed=len(valid_signatures(procedure, state, step, gate)),
+                needed=needed,
+                since=state.steps[step.id].entered_at,
+                barred=_barred(state),
+            )
+        )
+    return rows
+
+
+def _deviations(run: Run, state: RunState) -> list[RunRequest]:
+    if state.is_over:
+        return []
+    role, _ = policy_of(state, "deviation")
+    return [_deviation_row(run, state, role, item) for item in state.deviations.values() if item.is_open]
+
+
+def _deviation_row(run: Run, state: RunState, role: str, deviation: Deviation) -> RunRequest:
+    return RunRequest(
+        run=run,
+        environment_id=run.environment_id,
+        kind="deviation",
+        step=deviation.step,
+        gate=deviation.gate,
+        number=deviation.number,
+        title=deviation.reason[:400],
+        role=role,
+        since=deviation.asked_at,
+        barred=_barred(state),
+    )
+
+
+@transaction.atomic
+def rebuild(run_id: int) -> None:
+    """Write the projections of a run anew from its events alone."""
+    run = Run.objects.select_for_update().select_related("procedure").get(pk=run_id)
+    state = fold(event_store.load(run_id))
+    RunStep.objects.filter(run=run).delete()
+    RunBurden.objects.filter(run=run).delete()
+    RunRequest.objects.filter(run=run).delete()
+    newest = run.events.order_by("-seq").values_list("hash", flat=True)[0]
+    started = state.started
+    run.title, run.rehearsal, run.change = started.title, started.rehearsal, started.change
+    run.starter_id, run.starter_name = state.starter.id, state.starter.name
+    run.started_at = state.started_at
+    run.save(update_fields=["title", "rehearsal", "change", "starter_id", "starter_name", "started_at"])
+    project(run, procedure_of(run.procedure), None, state, newest)

@@ -1,0 +1,344 @@
+"""Runs: one function per verb. Each loads the run under its lock, asks the core, and appends in one transaction.
+
+A person's command carries an id that its sender made: sent twice, it acts once and is answered the same. Workers
+advance runs through `advance_run`, which finds everything in the database and may be called at any time, by anybody,
+as often as anybody likes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from uuid import UUID
+
+from django.contrib.auth.models import AbstractUser
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from upgrades.adapters import event_store
+from upgrades.domain import run as core
+from upgrades.domain import run_events as e
+from upgrades.domain.procedure import Procedure
+from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn, Refused
+from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
+from upgrades.domain.run_state import RunState, begin, evolve, fold
+from upgrades.models import Application, CommandReceipt, Environment, Run
+from upgrades.queries.procedures import procedure_of
+from upgrades.services import observations, projections
+from upgrades.services.people import actor_for
+from upgrades.services.watermarks import take_watermarks
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command did: the run's newest event, and whether the same command had been carried out before."""
+
+    run: int
+    seq: int
+    repeated: bool = False
+
+
+class NoSuchRun(BadInput):
+    """There is no such run, or it is none of this person's business: both look the same."""
+
+    code = "not-found"
+
+
+def _locked(run_id: int) -> Run:
+    try:
+        return (
+            Run.objects.select_for_update(of=("self",))
+            .select_related("procedure", "environment")
+            .get(pk=run_id)
+        )
+    except Run.DoesNotExist:
+        raise NoSuchRun("There is no such run, or you have no role in its environment.") from None
+
+
+def act(*, run_id: int, command: core.Command, by: AbstractUser, command_id: UUID) -> Done:
+    """Carry out a person's command, or raise the `Refused` that says why not. Refused rights go on the record."""
+    if isinstance(command, core.Begin):
+        command = _with_watermarks(run_id, command)
+    try:
+        return _act(run_id, command, by, command_id)
+    except NotAllowed as refusal:
+        _record_refusal(run_id, command, by, refusal)
+        raise
+
+
+@transaction.atomic
+def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID) -> Done:
+    run = _locked(run_id)
+    actor = actor_for(by, run.environment)
+    if not actor.roles:
+        raise NoSuchRun("There is no such run, or you have no role in its environment.")
+    name = type(command).__name__
+    earlier = _earlier(command_id, run_id, actor, name)
+    if earlier is not None:
+        return earlier
+    procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+    if isinstance(command, core.Begin):
+        command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
+    events = core.decide(procedure, state, command, actor)
+    after = _store(run, procedure, state, [(actor, events)])
+    CommandReceipt.objects.create(
+        command_id=command_id, run=run, actor_id=actor.id, act=name, seq=after.seq, at=timezone.now()
+    )
+    return Done(run_id, after.seq)
+
+
+def _earlier(command_id: UUID, run_id: int | None, actor: Actor, act_name: str) -> Done | None:
+    """The answer to a command that was carried out before. The same id for something else is a mistake."""
+    receipt = CommandReceipt.objects.filter(pk=command_id).first()
+    if receipt is None:
+        return None
+    if (receipt.actor_id, receipt.act) != (actor.id, act_name) or run_id not in (None, receipt.run_id):
+        raise BadInput(
+            "This form was used for something else before. Load the page again and repeat your act."
+        )
+    assert receipt.run_id is not None
+    return Done(receipt.run_id, receipt.seq, repeated=True)
+
+
+def _record_refusal(run_id: int, command: core.Command, by: AbstractUser, refusal: Refused) -> None:
+    with transaction.atomic():
+        run = _locked(run_id)
+        procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+        refused = e.AttemptRefused(act=type(command).__name__, reason=refusal.message[:500])
+        _store(run, procedure, state, [(actor_for(by, run.environment), [refused])])
+
+
+def _store(
+    run: Run,
+    procedure: Procedure,
+    before: RunState,
+    acts: Iterable[tuple[Actor, Sequence[RunEvent]]],
+    at: datetime | None = None,
+) -> RunState:
+    """Append what each actor caused, bring rows and environment up to date, tell the pages and the workers."""
+    at = at or timezone.now()
+    recorded: list[Recorded] = []
+    for actor, events in acts:
+        recorded += event_store.record(before.seq + 1 + len(recorded), events, by=actor, at=at)
+    if not recorded:
+        return before
+    after = before
+    for item in recorded:
+        after = evolve(after, item)
+    _append(run, procedure, before, after, recorded)
+    return after
+
+
+def _append(
+    run: Run, procedure: Procedure, before: RunState | None, after: RunState, recorded: Sequence[Recorded]
+) -> None:
+    head = event_store.append(run.pk, recorded)
+    projections.project(run, procedure, before, after, head)
+    if _touches_environment(recorded):
+        _apply_effects(run, after, recorded)
+        announce_environment(run.environment_id)
+    event_store.announce("runbook", f"run:{run.pk}:{run.version}")
+    transaction.on_commit(lambda: wake(run.pk))
+
+
+# Set by `tasks.py`: how a worker is told to look at a run. Nothing depends on it: the reconciler finds what it missed.
+_alarm: list[Callable[[int], None]] = []
+
+
+def on_wake(alarm: Callable[[int], None]) -> None:
+    """Register what rings a worker's bell when a run has changed."""
+    _alarm[:] = [alarm]
+
+
+def wake(run_id: int) -> None:
+    """Ring the bell; a broker that is away is no error, for the run is found without it."""
+    for alarm in _alarm:
+        try:
+            alarm(run_id)
+        except Exception as trouble:  # whatever the broker's client raises
+            logger.warning("no worker could be told of run %s: %s", run_id, trouble)
+
+
+_ENVIRONMENT_EVENTS = (
+    e.RunStarted,
+    e.FactSet,
+    e.ExposureOpened,
+    e.ExposureClosed,
+    e.DutyOwed,
+    e.DutyDone,
+    e.TakenOver,
+    e.RunEnded,
+    e.RunAborted,
+)
+
+
+def _touches_environment(recorded: Iterable[Recorded]) -> bool:
+    return any(isinstance(item.event, _ENVIRONMENT_EVENTS) for item in recorded)
+
+
+def _apply_effects(run: Run, state: RunState, recorded: Iterable[Recorded]) -> None:
+    """Effects of completed steps become facts of the environment: `<role>.version` and `<role>.mode`."""
+    for item in recorded:
+        event = item.event
+        if not isinstance(event, e.FactSet) or not isinstance(event.value, str):
+            continue
+        role, _, field = event.name.partition(".")
+        bound = state.started.bindings.get(role)
+        if bound is not None and field in ("version", "mode"):
+            Application.objects.filter(environment=run.environment_id, name=bound.application).update(
+                **{field: event.value}
+            )
+
+
+def announce_environment(environment_id: int) -> None:
+    """Tell open pages of the environment that something on it has changed."""
+    Environment.objects.filter(pk=environment_id).update(version=F("version") + 1)
+    version = Environment.objects.values_list("version", flat=True).get(pk=environment_id)
+    event_store.announce("runbook", f"environment:{environment_id}:{version}")
+
+
+# Starting.
+
+
+def open_run(
+    *,
+    environment: Environment,
+    procedure_version_id: int,
+    procedure: Procedure,
+    started: e.RunStarted,
+    bound: dict[str, Application],
+    first: Sequence[RunEvent],
+    by: Actor,
+    command_id: UUID,
+) -> Done:
+    """Write a new run with its first events. The caller has checked everything and holds the transaction."""
+    now = timezone.now()
+    run = Run.objects.create(
+        environment=environment,
+        procedure_id=procedure_version_id,
+        title=started.title,
+        rehearsal=started.rehearsal,
+        change=started.change,
+        status="running",
+        starter_id=by.id,
+        starter_name=by.name,
+        started_at=now,
+    )
+    for role, application in bound.items():
+        run.bindings.create(role=role, application=application)
+    recorded = event_store.record(1, [*core.start(procedure, started), *first], by=by, at=now)
+    state = begin(recorded[0])
+    for item in recorded[1:]:
+        state = evolve(state, item)
+    _append(run, procedure, None, state, recorded)
+    try:
+        CommandReceipt.objects.create(
+            command_id=command_id, run=run, actor_id=by.id, act="Start", seq=state.seq, at=now
+        )
+    except IntegrityError as twice:
+        raise OutOfTurn("This run is being started already. Look at the list of runs.") from twice
+    return Done(run.pk, state.seq)
+
+
+def started_before(command_id: UUID, by: Actor) -> Done | None:
+    """The run that this start command opened already."""
+    return _earlier(command_id, None, by, "Start")
+
+
+# Workers.
+
+
+def advance_run(run_id: int) -> bool:
+    """Take in what was seen, find what follows, begin what a worker begins. True when anything happened.
+
+    Everything it needs is in the database, so it may run at any time and any number of times.
+    """
+    moved = _advance(run_id)
+    step = _step_to_begin(run_id)
+    if step is not None and _begin_watched(run_id, step):
+        _advance(run_id)
+        moved = True
+    return moved
+
+
+@transaction.atomic
+def _advance(run_id: int) -> bool:
+    run = _locked(run_id)
+    procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+    if state.is_over:
+        return False
+    now = timezone.now()
+    seen = core.Report(events=tuple(observations.since(run, procedure, state)))
+    events = core.decide(procedure, state, seen, WORKER)
+    after = state
+    for item in event_store.record(state.seq + 1, events, by=WORKER, at=now):
+        after = evolve(after, item)
+    events += core.settle(procedure, after, now)
+    if events:
+        _store(run, procedure, state, [(WORKER, events)], at=now)
+    return bool(events)
+
+
+def _step_to_begin(run_id: int) -> core.Begin | None:
+    run = Run.objects.select_related("procedure").get(pk=run_id)
+    if not run.waits_for_worker:
+        return None
+    state = fold(event_store.load(run_id))
+    step = core.begins_with_watermark(procedure_of(run.procedure), state)
+    if step is None:
+        return None
+    return core.Begin(step=step.id, visit=state.steps[step.id].visit)
+
+
+def _begin_watched(run_id: int, command: core.Begin) -> bool:
+    """Mark the log positions and begin the step as a worker. False when an agent does not answer: then it waits."""
+    command = _with_watermarks(run_id, command)
+    with transaction.atomic():
+        run = _locked(run_id)
+        procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+        command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
+        try:
+            events = core.decide(procedure, state, command, WORKER)
+        except Refused as refusal:
+            logger.info("run %s: %s", run_id, refusal.message)
+            return False
+        _store(run, procedure, state, [(WORKER, events)])
+    return bool(events)
+
+
+def _with_watermarks(run_id: int, command: core.Begin) -> core.Begin:
+    """The command with the log positions of the servers that its step watches, as their agents tell them now."""
+    run = Run.objects.select_related("procedure").filter(pk=run_id).first()
+    if run is None:
+        return command
+    procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+    if not procedure.has_step(command.step):
+        return command
+    names = core.watched_at(state, procedure.step(command.step))
+    return replace(command, watermarks=take_watermarks(run.environment_id, names))
+
+
+def _baselines(
+    procedure: Procedure, state: RunState, command: core.Begin, environment_id: int
+) -> dict[str, int]:
+    if not procedure.has_step(command.step):
+        return {}
+    names = core.baselines_at(procedure, state, procedure.step(command.step))
+    known = Application.objects.filter(
+        environment_id=environment_id, name__in=names, client_total__isnull=False
+    ).values_list("name", "client_total")
+    return {name: total for name, total in known if total is not None}
+
+
+def touch(run_ids: Iterable[int]) -> None:
+    """Tell open pages that a run's log has new lines, though no event of the run came of them."""
+    for run_id in run_ids:
+        Run.objects.filter(pk=run_id).update(version=F("version") + 1)
+        version = Run.objects.values_list("version", flat=True).get(pk=run_id)
+        event_store.announce("runbook", f"run:{run_id}:{version}")
