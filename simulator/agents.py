@@ -153,12 +153,15 @@ class AgentProcess:
         if not self._pid_file.exists():
             return
         pid = int(self._pid_file.read_text() or 0)
-        command_line = Path(f"/proc/{pid}/cmdline")
         with suppress(OSError):
-            if os.fsencode(self._file) in command_line.read_bytes().split(b"\0"):
+            if self._is_ours(pid):
                 os.kill(pid, signal.SIGTERM)
-                _until(lambda: not command_line.exists(), END_SECONDS)
+                _until(lambda: not self._is_ours(pid), END_SECONDS)
         self._pid_file.unlink(missing_ok=True)
+
+    def _is_ours(self, pid: int) -> bool:
+        command_line = Path(f"/proc/{pid}/cmdline")
+        return command_line.exists() and os.fsencode(self._file) in command_line.read_bytes().split(b"\0")
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> None:

@@ -56,6 +56,7 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "simulator"
     sys_version = ""
     timeout = 60
+    disable_nagle_algorithm = True  # head and body go in two writes
     server: Service
 
     def do_GET(self) -> None:

@@ -1,6 +1,7 @@
 """The HTTP control, over a real socket, with a stand-in for the agent."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -159,6 +160,28 @@ def test_an_agent_is_stopped_and_started_on_request(run, stand_in):
     assert states() == ["up", "down", "up"]
     ask("POST", f"{path}/misbehave", {"what": "agent-down", "host": "fra-cfg-02", "value": False})
     assert states() == ["up", "up", "up"]
+
+
+def pids(root):
+    return [int(path.read_text() or 0) for path in sorted(root.glob("worlds/*/agents/*.pid"))]
+
+
+def test_agents_left_behind_by_a_killed_service_are_ended_and_replaced(run, stand_in, tmp_path):
+    world = make(run(stand_in).ask)  # stays open: to the second it is as if it had been killed
+    before = pids(tmp_path / "root")
+    second = Running(tmp_path / "root", stand_in)
+    after = pids(tmp_path / "root")
+    assert not set(before) & set(after)
+    assert second.ask("GET", f"/worlds/{world['world']}")[1]["agents"] == world["agents"]
+    second.close()
+
+
+def test_an_agent_that_dies_is_started_again(run, stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr("simulator.hall.LOOK_AFTER_SECONDS", 0.05)
+    make(run(stand_in).ask)
+    before = pids(tmp_path / "root")
+    os.kill(before[0], signal.SIGKILL)
+    until(lambda: pids(tmp_path / "root")[0] not in (0, before[0]))
 
 
 def test_a_world_whose_agent_does_not_start_leaves_nothing_behind(tmp_path):
