@@ -28,9 +28,9 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy runbook upgrades agent simulator
 	$(BIN)/lint-imports
-	$(BIN)/vermin --target=3.6- --violations --no-tips --eval-annotations agent
+	$(BIN)/vermin --target=3.6- --violations --no-tips agent
 	DJANGO_SETTINGS_MODULE=runbook.check_settings $(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/djlint templates --lint --quiet
+	$(BIN)/djlint templates --lint --quiet --allow-empty-input --profile django --ignore H006,H030,H031
 
 test: venv
 	$(BIN)/python -m pytest $(ARGS)
@@ -48,9 +48,8 @@ bench: venv
 	@exec $(BIN)/python -m runbook.demo --manage bench $(ARGS)
 
 agent: venv
-	mkdir -p dist
-	rm -rf dist/agent && mkdir dist/agent && cp -r agent dist/agent/agent && find dist/agent -name __pycache__ -prune -exec rm -r {} +
-	$(BIN)/python -m zipapp dist/agent --output dist/runbook-agent.pyz --python "/usr/bin/env python3" --main agent.__main__:main
+	rm -rf dist/agent && mkdir -p dist/agent && cp agent/*.py dist/agent/
+	$(BIN)/python -m zipapp dist/agent --output dist/runbook-agent.pyz --python "/usr/bin/env python3"
 	rm -r dist/agent
 
 lock: venv

@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ SECRET_KEY = _env.required(
 )
 DEBUG = _env.switch("DEBUG", default=False)
 HTTPS = _env.switch("RUNBOOK_HTTPS", default=True)
-ALLOWED_HOSTS = _env.names("RUNBOOK_HOSTS", "127.0.0.1,localhost")
+_hosts = _env.names("RUNBOOK_HOSTS", "127.0.0.1,localhost")
 TIME_ZONE = _env.time_zone("RUNBOOK_TIME_ZONE", "UTC")
 EVIDENCE_MAX_BYTES = _env.number("EVIDENCE_MAX_BYTES", 50 * MEBIBYTE, 1024, 10 * 1024 * MEBIBYTE)
 EVIDENCE_FOLDER = _env.folder("EVIDENCE_FOLDER", VAR / "evidence")
@@ -36,18 +37,19 @@ LOG_LEVEL = _env.one_of("RUNBOOK_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING"
 REDIS_URL = _env.redis_url("REDIS_URL")
 _database = _env.database("DATABASE_URL")
 
-_LOOPBACK = {"127.0.0.1", "localhost", "[::1]", "testserver"}
-if not HTTPS and not set(ALLOWED_HOSTS) <= _LOOPBACK:
+_LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
+if not HTTPS and not set(_hosts) <= _LOOPBACK:
     _env.mistakes.append(
         "RUNBOOK_HTTPS is off, but RUNBOOK_HOSTS names more than this machine. Plain HTTP is for 127.0.0.1 "
         "and localhost only: put a proxy with TLS in front and leave RUNBOOK_HTTPS on."
     )
-if DEBUG and not set(ALLOWED_HOSTS) <= _LOOPBACK:
+if DEBUG and not set(_hosts) <= _LOOPBACK:
     _env.mistakes.append("DEBUG is on, but RUNBOOK_HOSTS names more than this machine. Turn DEBUG off.")
 _env.finish()
 
 # --- the application ------------------------------------------------------------------------------
 
+ALLOWED_HOSTS = sorted({*_hosts, *_LOOPBACK})  # loopback always: health checks come from there
 ROOT_URLCONF = "runbook.urls"
 WSGI_APPLICATION = "runbook.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -178,7 +180,7 @@ FILE_UPLOAD_PERMISSIONS = 0o600
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 # Collected: names with a hash, compressed, cached for ever. Not collected (tests): found where they lie.
-_collected = (STATIC_ROOT / "staticfiles.json").exists()
+_collected = (STATIC_ROOT / "staticfiles.json").exists() or sys.argv[1:2] == ["collectstatic"]
 WHITENOISE_USE_FINDERS = not _collected
 STORAGES = {
     "default": {
