@@ -174,9 +174,9 @@ def test_the_prefix_decides_over_the_file():
         "22:00:01.000 Std 24201 name [22:00:01.000 Std 22170 synthetic]",
         "22:00:01.000 Std 24201 GCTI-21-22170 synthetic",
         "22:00:01.000 Std 24201 x\x0bStd 22170 synthetic",
-        "22:00:01.000 text\r22:00:01.000 Std 22170 synthetic",
-        "22:00:01.000 text\u202822:00:01.000 Std 22170 synthetic",
-        "22:00:01.000 text\x0c22:00:01.000 Std 22170 synthetic",
+        "22:00:01.000 Std 05060 text\r22:00:01.000 Std 22170 synthetic",
+        "22:00:01.000 Std 05060 text\u202822:00:01.000 Std 22170 synthetic",
+        "22:00:01.000 Std 05060 text\x0c22:00:01.000 Std 22170 synthetic",
     ],
 )
 def test_a_number_elsewhere_is_only_text(line):
@@ -199,6 +199,8 @@ def test_a_number_elsewhere_is_only_text(line):
         '22:00:01.000 "Std","22170","synthetic"',
         "22:00:01.000 host confserv Std GCTI-21-22170 synthetic",
         '"22:00:01.000","Std","22170"',
+        "22:00:01.000 [1234] Std 22170 synthetic",
+        "22:00:01.000 text\r22:00:01.000 Std 22170 synthetic",
         "GCTI-21-22170 synthetic",
         "[22:00:01.000] Std 22170 synthetic",
     ],
@@ -259,6 +261,15 @@ def test_a_second_segment_brings_its_own_header_and_date():
         "08:00:01.000 Std 22170 synthetic",
     )
     assert (event.at, event.at_quality) == (datetime(2026, 3, 9, 8, 0, 1), CARRIED)
+
+
+def test_free_text_after_a_key_within_the_file_is_not_taken_for_a_header():
+    *_, key, bad = records("22:00:01.000 Std 05060 Application started", "Host name: other", "!! what")
+    assert (type(key), type(bad)) == (HeaderLine, Unrecognised)
+
+
+def test_lines_of_scs_with_an_event_in_them_are_no_free_text():
+    assert isinstance(one("Mar 1 2026 22:00:00 Std 10327 x", state=start("43")), Unrecognised)
 
 
 def test_a_stack_trace_belongs_to_its_event():

@@ -203,6 +203,7 @@ class ParserState:
     doubtful: bool = False  # dates carried from it have two explanations
     head_lines: int = 0  # lines of the header so far; -1 when it is over
     head_key_seen: bool = False
+    head_again: bool = False  # a further header within the file: only "key: value" lines belong to it
     head_banner: tuple[int, int, int, str] | None = (
         None  # first line before a key: offset, length, number, text
     )
@@ -243,6 +244,7 @@ class ParserState:
             "doubtful": self.doubtful,
             "head_lines": self.head_lines,
             "head_key_seen": self.head_key_seen,
+            "head_again": self.head_again,
             "head_banner": list(self.head_banner) if self.head_banner else None,
             "free_text": self.free_text,
             "record_at": self.record_at,
@@ -443,9 +445,13 @@ _PREFIX = re.compile(r"GCTI-([0-9]{2,3})-([0-9]{5})(?:[ \t]++|$)")
 # An id or a number with blanks around it; after a level word, something that was meant as a number.
 _ID = re.compile(r"(?:^|(?<=[ \t]))GCTI-[0-9]{2,3}-[0-9]{5}(?=[ \t]|$)")
 _NUMBER = re.compile(r"(?<![^ \t])[0-9]{5}(?![^ \t])")
-_LEVEL_THEN_NUMBER = re.compile(r"[0-9]|[^ \t]*[^\x00-\x7f]|.{0,400}?(?<=[ \t,;|])[0-9]{5}(?=[ \t,;|]|$)")
-# The delimited formats: nobody knows the order of their fields.
-_DELIMITED = re.compile(rf"[\"|;,]*(?:{_LEVEL})[\"|;,]")
+_LEVEL_THEN_NUMBER = re.compile(
+    r"[0-9]|[^ \t]*[^\x00-\x7f]|(?:[^ \t]++[ \t]++){0,3}(?:[^ \t]*[,;|])?[0-9]{5}(?=[ \t,;|]|$)"
+)
+# Text that is an event of another format: delimited (nobody knows the order of fields), or with fields before the level.
+_FOREIGN = re.compile(
+    rf"[\"|;,]*(?:{_LEVEL})[\"|;,]|(?:[^ \t]++[ \t]++){{1,4}}?(?:{_LEVEL})[ \t]++[0-9]{{5}}(?![^ \t])"
+)
 _TIMELIKE = re.compile(r"[\"'\[(<@]?(?:[0-9]{2})?[0-9]{2}[:/-][0-9]{2}[:/-]")
 _FIELDS_APART = re.compile(r"[ ]{2,}|\t[ \t]*")
 _CLIENT_TOTAL = re.compile(r"Total number of clients: ([0-9]{1,9})[ \t]*")
@@ -487,6 +493,7 @@ class _Reader:
         self._clock = _Clock(state.latest, state.doubtful)
         self._head_lines = state.head_lines
         self._head_key_seen = state.head_key_seen
+        self._head_again = state.head_again
         self._head_banner = state.head_banner
         self._free_text = state.free_text
         self._record_at = state.record_at
@@ -502,6 +509,7 @@ class _Reader:
             doubtful=self._clock.doubtful,
             head_lines=self._head_lines,
             head_key_seen=self._head_key_seen,
+            head_again=self._head_again,
             head_banner=self._head_banner,
             free_text=self._free_text,
             record_at=self._record_at,
@@ -594,7 +602,7 @@ class _Reader:
     def _debug(
         self, line: str, start: int, offset: int, length: int, at: datetime | None, quality: TimeQuality
     ) -> Record:
-        if _DELIMITED.match(line, start) or ("GCTI-" in line and _ID.search(line, start, start + _EXCERPT)):
+        if _FOREIGN.match(line, start) or ("GCTI-" in line and _ID.search(line, start, start + _EXCERPT)):
             return self._unrecognised(line, offset, length, "It looks like an event, but in no known format")
         if line.startswith("Total", start) and (total := _CLIENT_TOTAL.fullmatch(line, start)):
             self._format_known = True
@@ -685,9 +693,7 @@ class _Reader:
         return self._debug(line, start, offset, length, None, TimeQuality.UNREADABLE)
 
     def _header(self, line: str, offset: int, length: int) -> HeaderLine | None:
-        """The header line that this is; a known key begins a header again, as segments may stand in one
-        file.
-        """
+        """The header line that this is. A known key begins a header again: a file may hold several segments."""
         found = _HEADER.fullmatch(line)
         key = " ".join(found[1].lower().split()) if found else ""
         known = key in _HEADER_KEYS
@@ -696,8 +702,8 @@ class _Reader:
             return None  # what SCS and LCA write without a time cannot be told from a line of their header
         if known:
             if self._head_lines < 0:
-                self._head_lines, self._record_at = 0, None
-        elif self._head_lines >= HEAD_LINES or (self._head_lines >= 0 and _TIMELIKE.match(line)):
+                self._head_lines, self._head_again, self._record_at = 0, True, None
+        elif self._head_lines >= 0 and (self._head_lines >= HEAD_LINES or not self._may_be_header(line, key)):
             self._end_header()
         if self._head_lines < 0:
             return None
@@ -713,6 +719,9 @@ class _Reader:
             self._head_banner = (offset, length, self._line_number, self._text(line[:_EXCERPT]))
         return HeaderLine(offset, length, key, value)
 
+    def _may_be_header(self, line: str, key: str) -> bool:
+        return bool(key) or not (self._head_again or _TIMELIKE.match(line))
+
     def _take_header(self, key: str, value: str) -> None:
         if key == "local time" and (found := _LOCAL_TIME.match(value)):
             try:
@@ -725,9 +734,7 @@ class _Reader:
             self._head_lines = -1
 
     def _end_header(self) -> None:
-        """A header in which no key was known is no header: report its first line, so that nobody concludes
-        from it.
-        """
+        """A header without a known key was none: its first line is reported, as nothing follows from it."""
         self._head_lines = -1
         if self._head_banner is not None:
             offset, length, number, text = self._head_banner
