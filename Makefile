@@ -30,7 +30,7 @@ check: venv
 	$(BIN)/lint-imports
 	$(BIN)/vermin --target=3.6- --violations --no-tips agent
 	DJANGO_SETTINGS_MODULE=runbook.check_settings $(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/djlint templates --lint --quiet --allow-empty-input --profile django --ignore H006,H030,H031
+	$(BIN)/djlint $(wildcard templates) upgrades --lint --quiet --allow-empty-input --profile django --ignore H006,H030,H031
 
 test: venv
 	$(BIN)/python -m pytest $(ARGS)

@@ -82,9 +82,11 @@ def pytest_terminal_summary(terminalreporter, config):
     required = os.environ.get("RUNBOOK_REQUIRE_BROWSER") == "1"
     colour = {"red": True} if required else {"yellow": True}
     terminalreporter.section("BROWSER TESTS LEFT OUT", sep="!", bold=True, **colour)
+    named = os.environ.get("CHROMIUM")
+    why = f"CHROMIUM names no program: {named}." if named else "no Chromium was found on the PATH."
     terminalreporter.write_line(
-        f"{left_out} browser tests did NOT run: no Chromium was found. Install one (Debian: chromium) or set "
-        "CHROMIUM to the program." + (" They are required here, so this run has failed." if required else ""),
+        f"{left_out} browser tests did NOT run: {why} Install one (Debian: chromium) or set CHROMIUM to it."
+        + (" They are required here, so this run has failed." if required else ""),
         **colour,
     )
 
