@@ -359,6 +359,7 @@ class RedisServer(Server):
             f"pidfile {_quoted(self.folder / 'redis.pid')}",
             "daemonize no",
             "appendonly yes",
+            'save ""',  # the append-only file has it all; a snapshot that fails would keep Redis from ending
             "appendfsync everysec",
             "maxmemory-policy noeviction",
         ]

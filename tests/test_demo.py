@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from runbook.demo import Options, kept_secret
 from runbook.environment import SettingMistakes
-from runbook.supervisor import AlreadyRunning, Program, ProgramEnded, Supervisor, logs, only_one
+from runbook.stores import free_port
+from runbook.supervisor import AlreadyRunning, Program, ProgramEnded, Supervisor, answers, logs, only_one
 
 pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parent.parent
@@ -135,6 +137,19 @@ def test_the_secret_is_kept_and_private(tmp_path):
     assert len(secret) >= 50
     assert kept_secret(tmp_path / "var" / "secret-key") == secret
     assert (tmp_path / "var" / "secret-key").stat().st_mode & 0o077 == 0
+
+
+def test_the_web_server_answers_pages_and_stream_and_ends_in_order(supervisor, tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "runbook.asgi:application", "--port", str(port)]
+    site = f"http://127.0.0.1:{port}"
+    supervisor.start([Program("web", command, answers(f"{site}/readyz"))], os.environ, ROOT)
+    page = httpx.get(f"{site}/healthz", trust_env=False)
+    assert (page.status_code, page.text) == (200, "ok\n")
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+    assert httpx.get(f"{site}/stream/runs/1/", trust_env=False).status_code == 403, "a stream needs a ticket"
+    supervisor.stop()
+    assert "Application shutdown complete" in (tmp_path / "log" / "web.log").read_text()
 
 
 def test_a_wrong_port_is_a_sentence():
