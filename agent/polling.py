@@ -45,11 +45,17 @@ class Watched:
 
 
 class Logs:
-    """All applications of the configuration. Safe to ask from several threads; `now` is seconds since 1970."""
+    """All applications of the configuration. Safe to ask from several threads.
 
-    def __init__(self, configuration: Configuration, now: Callable[[], float] = time.time) -> None:
+    `now` is seconds since 1970; `room` the bytes of data in one answer, never less than one line needs.
+    """
+
+    def __init__(
+        self, configuration: Configuration, now: Callable[[], float] = time.time, room: int = DATA_LIMIT
+    ) -> None:
         self.watched = {item.name: Watched(item) for item in configuration.applications}
         self._now = now
+        self._room = room
         self._turn = 0
         self._lock = threading.Lock()
 
@@ -104,7 +110,7 @@ class Logs:
     def _look(self, question: Question) -> Tuple[Dict[str, Any], bool]:
         """The answer as of now, and whether it has any news."""
         cursors = {(cursor.application, cursor.file): cursor for cursor in question.cursors}
-        found, news, room = {}, False, DATA_LIMIT
+        found, news, room = {}, False, self._room
         left = len(question.applications)
         for name in self._in_turn(question.applications):
             # A fair share each, so that one large backlog does not keep the others waiting.
