@@ -7,7 +7,6 @@ another meaning). These tests are the alarm: they must pass before a version in 
 import hashlib
 import http.server
 import json
-import os
 import re
 import secrets
 import threading
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 STATIC = Path(__file__).resolve().parents[2] / "static"
 VENDOR = STATIC / "vendor"
@@ -25,23 +23,8 @@ POLICY = (
     "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types htmx"
 )
-CONFIG = json.dumps(
-    {
-        "extensions": "hx-csp,runbook-live",
-        "includeIndicatorCSS": False,
-        "mode": "same-origin",
-        "noSwap": [204, 304, 400, 401, 403, 404, 405, 413, 429, "5xx"],
-    }
-)
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+BASE = (STATIC.parent / "templates/base.html").read_text()
+CONFIG = re.search(r"""<meta name="htmx-config" content='(.+?)'>""", BASE)[1]
 PAGE = """<!doctype html><html lang="en"><head><title>{title}</title>
 <meta name="htmx-config" content='{config}'>
 <script src="/static/vendor/htmx-4.0.1/htmx.min.js" nonce="{nonce}"></script>
@@ -110,16 +93,6 @@ class Site(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=CHROMIUM_FLAGS
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
