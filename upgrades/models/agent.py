@@ -46,6 +46,12 @@ class LogFile(models.Model):
     generation = models.PositiveIntegerField(default=0)
     name = models.CharField(max_length=300)
     cursor = models.BigIntegerField(default=0)
+    mark = models.CharField(
+        max_length=80, blank=True, help_text="Proves to the agent that it is the same file still."
+    )
+    size = models.BigIntegerField(
+        default=0, help_text="As it was last reported; beyond the cursor is not read yet."
+    )
     state = models.CharField(max_length=10, default="open")
     parser_state = models.JSONField(default=dict)
     seen_at = models.DateTimeField(auto_now_add=True)

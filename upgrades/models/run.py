@@ -36,6 +36,9 @@ class Run(models.Model):
     waits_for_worker = models.BooleanField(
         default=True, help_text="A worker has something to look at: a step to begin, a probe, a log."
     )
+    probes = models.JSONField(
+        default=list, help_text="What agents are to look at now (services.projections.wanted_probes)."
+    )
     version = models.PositiveIntegerField(
         default=0, help_text="Grows with each change that an open page would show."
     )

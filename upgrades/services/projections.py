@@ -6,11 +6,13 @@ transaction that appends the events; `rebuild` writes them anew.
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import transaction
 
 from upgrades.adapters import event_store
 from upgrades.domain.gates import applies, policy_of, valid_signatures, verdict
-from upgrades.domain.procedure import ApprovalGate, Procedure, ProbeGate
+from upgrades.domain.procedure import ApprovalGate, ProbeGate, Procedure
 from upgrades.domain.run import active_watches, begins_with_watermark, watched_totals
 from upgrades.domain.run_state import Burden, Deviation, RunState, StepStatus, fold
 from upgrades.domain.wording import fill
@@ -43,6 +45,7 @@ def _summary(run: Run, procedure: Procedure, state: RunState, head: str) -> None
     run.seq = state.seq
     run.head = head
     run.waits_for_worker = waits_for_worker(procedure, state)
+    run.probes = [_question(state, gate) for gate in wanted_probes(procedure, state)]
     run.version += 1
     run.save(
         update_fields=[
@@ -57,6 +60,7 @@ def _summary(run: Run, procedure: Procedure, state: RunState, head: str) -> None
             "seq",
             "head",
             "waits_for_worker",
+            "probes",
             "version",
         ]
     )
@@ -80,6 +84,20 @@ def wanted_probes(procedure: Procedure, state: RunState) -> list[ProbeGate]:
     begun = state.steps[step.id].status is StepStatus.BEGUN
     gates = step.all_gates if begun else step.needs
     return [gate for gate in gates if isinstance(gate, ProbeGate) and applies(gate, state)]
+
+
+def _question(state: RunState, gate: ProbeGate) -> dict[str, Any]:
+    """What `services.polling` needs to ask an agent and to report the answer."""
+    step = state.current or ""
+    return {
+        "step": step,
+        "visit": state.steps[step].visit,
+        "gate": gate.id,
+        "host": state.host(gate.server),
+        "application": state.application(gate.server),
+        "probe": gate.probe,
+        "folder": gate.folder or "",
+    }
 
 
 def _steps(run: Run, before: RunState | None, after: RunState) -> None:

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractUser
@@ -267,14 +266,19 @@ def advance_run(run_id: int) -> bool:
     return moved
 
 
+def report(run_id: int, events: Sequence[RunEvent]) -> bool:
+    """Put on the record what a worker saw beside the logs (the answers of probes), and find what follows."""
+    return _advance(run_id, tuple(events))
+
+
 @transaction.atomic
-def _advance(run_id: int) -> bool:
+def _advance(run_id: int, more: tuple[RunEvent, ...] = ()) -> bool:
     run = _locked(run_id)
     procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
     if state.is_over:
         return False
     now = timezone.now()
-    seen = core.Report(events=tuple(observations.since(run, procedure, state)))
+    seen = core.Report(events=(*observations.since(run, procedure, state), *more))
     events = core.decide(procedure, state, seen, WORKER)
     after = state
     for item in event_store.record(state.seq + 1, events, by=WORKER, at=now):

@@ -1,0 +1,258 @@
+"""What agents say, taken in: log lines, processes, trouble. One transaction per answer, so half an answer is none.
+
+A file's cursor moves in the transaction that stores its lines, and only from where it stood: an answer that comes
+twice, late or out of order changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from upgrades.adapters.agent_client import AgentAddress, ApplicationNews, FilePart, Health, News, Process
+from upgrades.domain.application_type import type_number
+from upgrades.domain.log_events import (
+    ClientTotal,
+    Cut,
+    LogEvent,
+    ParserState,
+    Record,
+    Unrecognised,
+    read,
+)
+from upgrades.models import Agent, Application, LogFile, LogLine, ProcessChange, RunBinding
+
+LINE_LIMIT = 64 * 1024  # of a longer line, this is what an agent sends
+OVER = ("ended", "aborted")
+
+
+def address_of(agent: Agent) -> AgentAddress:
+    return AgentAddress(agent=agent.agent_id, url=agent.url, key_id=agent.key_id, secret=agent.secret)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an answer changed: the runs that a worker should look at, and whether pages have new lines to show."""
+
+    runs: tuple[int, ...]
+    lines: int
+
+
+@transaction.atomic
+def take_news(agent_id: int, news: News) -> Taken:
+    """Store what a poll brought."""
+    now = timezone.now()
+    agent = Agent.objects.get(pk=agent_id)
+    recovered = _answered(agent, news.origin.skew, now)
+    changed: set[int] = set()
+    stored = 0
+    applications = {
+        application.name: application
+        for application in Application.objects.filter(host=agent.host_id, name__in=news.applications)
+    }
+    for name, part in news.applications.items():
+        application = applications.get(name)
+        if application is None:
+            continue
+        lines = _take_files(application, part, now)
+        moved = _take_process(application, part.process, now)
+        if lines or moved or recovered:
+            changed.add(application.pk)
+        stored += lines
+    return Taken(open_runs(changed), stored)
+
+
+def take_health(agent_id: int, health: Health) -> Taken:
+    """Store that an agent without open gates is well."""
+    now = timezone.now()
+    agent = Agent.objects.get(pk=agent_id)
+    agent.version = health.version[:40]
+    recovered = _answered(agent, health.origin.skew, now)
+    return Taken(_runs_on(agent) if recovered else (), 0)
+
+
+def record_trouble(agent_id: int, text: str, *, at: datetime) -> Taken:
+    """Store that an agent does not answer as it should; the runs that depend on it are told once it lasts."""
+    agent = Agent.objects.get(pk=agent_id)
+    agent.trouble = text[:300]
+    agent.trouble_since = agent.trouble_since or at
+    agent.save(update_fields=["trouble", "trouble_since"])
+    return Taken(_runs_on(agent), 0)
+
+
+def open_runs(applications: Iterable[int]) -> tuple[int, ...]:
+    """The runs under way that bind any of these applications."""
+    bound = RunBinding.objects.filter(application__in=applications).exclude(run__status__in=OVER)
+    return tuple(bound.order_by("run_id").values_list("run_id", flat=True).distinct())
+
+
+def _runs_on(agent: Agent) -> tuple[int, ...]:
+    return open_runs(Application.objects.filter(host=agent.host_id).values_list("pk", flat=True))
+
+
+def _answered(agent: Agent, skew: float, now: datetime) -> bool:
+    """Note that the agent answered; True when it had been in trouble."""
+    recovered = bool(agent.trouble)
+    agent.seen_at, agent.clock_skew = now, skew
+    agent.trouble, agent.trouble_since = "", None
+    agent.save(update_fields=["seen_at", "clock_skew", "trouble", "trouble_since", "version"])
+    return recovered
+
+
+def _take_process(application: Application, process: Process, now: datetime) -> bool:
+    before = application.process_state
+    if before == process.state:
+        return False
+    ProcessChange.objects.create(
+        application=application, state=process.state, before=before, reason=process.reason[:300], seen_at=now
+    )
+    application.process_state, application.process_reason = process.state, process.reason[:300]
+    application.save(update_fields=["process_state", "process_reason"])
+    return True
+
+
+def _take_files(application: Application, news: ApplicationNews, now: datetime) -> int:
+    return sum(_take_part(application, part, now) for part in news.files)
+
+
+def _take_part(application: Application, part: FilePart, now: datetime) -> int:
+    file = (
+        LogFile.objects.select_for_update()
+        .filter(application=application, identity=part.file)
+        .order_by("-generation")
+        .first()
+    )
+    if part.state != "open":
+        return _lose(file, part, now) if file is not None and file.state == "open" else 0
+    if file is None or file.state == "shrunk":
+        generation = file.generation + 1 if file is not None else 0
+        file = _new_file(application, part, generation)
+    if part.start != file.cursor:
+        return 0  # an answer to an older question: what it holds is stored already, or comes again
+    return _read(application, file, part, now)
+
+
+def _new_file(application: Application, part: FilePart, generation: int) -> LogFile:
+    state = ParserState.initial(
+        application_type=type_number(application.type), file_name=part.name, offset=part.start
+    )
+    return LogFile(
+        application=application,
+        identity=part.file,
+        generation=generation,
+        name=part.name[:300],
+        cursor=part.start,
+        parser_state=state.to_json(),
+    )
+
+
+def _lose(file: LogFile, part: FilePart, now: datetime) -> int:
+    """A file that shrank, or went away before all of it was read, leaves a gap that everybody can see."""
+    unread = part.state == "shrunk" or file.size > file.cursor
+    file.state = part.state
+    file.save(update_fields=["state"])
+    if not unread:
+        return 0
+    LogLine.objects.create(
+        file=file,
+        offset=file.cursor,
+        length=0,
+        kind=LogLine.Kind.GAP,
+        text=f"{file.name}, from byte {file.cursor} on: {part.reason}",
+        raw=b"",
+        read_at=now,
+    )
+    return 1
+
+
+def _read(application: Application, file: LogFile, part: FilePart, now: datetime) -> int:
+    data, cuts = _as_sent(part)
+    state, records = read(
+        ParserState.from_json(file.parser_state), data, part.start, cuts=cuts, final=part.partial
+    )
+    file.cursor, file.mark, file.size = part.end, part.mark, part.size
+    file.state, file.parser_state = "open", state.to_json()
+    file.save()
+    number = type_number(application.type)
+    where = _Bytes(data, part.start, cuts)
+    rows = [row for record in records if (row := _row(file, record, number, where, now)) is not None]
+    LogLine.objects.bulk_create(rows, ignore_conflicts=True)
+    totals = [record for record in records if isinstance(record, ClientTotal)]
+    if totals:
+        application.client_total, application.client_total_at = totals[-1].total, now
+        application.save(update_fields=["client_total", "client_total_at"])
+    return len(rows)
+
+
+def _as_sent(part: FilePart) -> tuple[bytes, list[Cut]]:
+    """The part as the reader of lines wants it: a shortened line without its end, and its whole length with it."""
+    data, cuts, removed = part.data, [], 0
+    for cut in part.cuts:
+        line = cut.offset - LINE_LIMIT
+        end = cut.offset - part.start - removed
+        ended = data[end : end + 1] == b"\n"
+        if ended:
+            data = data[:end] + data[end + 1 :]
+        length = LINE_LIMIT + cut.length + (1 if ended else 0)
+        cuts.append(Cut(offset=line, kept=LINE_LIMIT, length=length, sha256=cut.sha256))
+        removed += length - LINE_LIMIT
+    return data, cuts
+
+
+class _Bytes:
+    """The bytes of a record by its place in the file."""
+
+    def __init__(self, data: bytes, start: int, cuts: Sequence[Cut]) -> None:
+        self.data, self.start, self.cuts = data, start, cuts
+
+    def of(self, record: Record) -> bytes:
+        before = sum(cut.length - cut.kept for cut in self.cuts if cut.offset < record.offset)
+        own = next((cut.kept for cut in self.cuts if cut.offset == record.offset), record.length)
+        at = record.offset - self.start - before
+        return self.data[at : at + own]
+
+
+def _row(file: LogFile, record: Record, number: str, where: _Bytes, now: datetime) -> LogLine | None:
+    """The row of a record that anybody will look for: events, totals, unknown lines. Debug text has none."""
+    match record:
+        case LogEvent():
+            return LogLine(
+                file=file,
+                offset=record.offset,
+                length=record.length,
+                kind=LogLine.Kind.EVENT,
+                event=record.id_for(number),
+                level=record.level[:20],
+                logged_at=record.at.isoformat(timespec="milliseconds") if record.at else "",
+                text=record.text[:4000],
+                raw=where.of(record),
+                read_at=now,
+            )
+        case ClientTotal():
+            return LogLine(
+                file=file,
+                offset=record.offset,
+                length=record.length,
+                kind=LogLine.Kind.TOTAL,
+                logged_at=record.at.isoformat(timespec="milliseconds") if record.at else "",
+                total=min(record.total, 2_000_000_000),
+                text=f"Total number of clients: {record.total}",
+                raw=where.of(record),
+                read_at=now,
+            )
+        case Unrecognised():
+            return LogLine(
+                file=file,
+                offset=record.offset,
+                length=record.length,
+                kind=LogLine.Kind.UNREADABLE,
+                text=f"line {record.line_number} of {file.name}: {record.text} ({record.reason})"[:4000],
+                raw=where.of(record),
+                read_at=now,
+            )
+        case _:
+            return None

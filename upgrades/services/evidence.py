@@ -1,0 +1,125 @@
+"""Evidence files: taken in whole or not at all, hashed as they arrive, never shown in a page."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+import uuid
+from typing import BinaryIO
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractUser
+from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
+from django.utils import timezone
+
+from upgrades.domain.refusal import BadInput
+from upgrades.domain.run import Attach
+from upgrades.models import CommandReceipt, Evidence, Run
+from upgrades.services import runs
+from upgrades.services.people import actor_for
+from upgrades.services.runs import Done, NoSuchRun
+
+
+def attach_file(
+    *,
+    run_id: int,
+    step: str,
+    visit: int,
+    gate: str,
+    upload: UploadedFile,
+    text: str,
+    by: AbstractUser,
+    command_id: UUID,
+) -> Done:
+    """Store an uploaded file and put its hash on the record. A refusal leaves no file behind."""
+    size = upload.size or 0
+    limit = settings.EVIDENCE_MAX_BYTES
+    if size > limit:
+        raise BadInput(
+            f"The file has {size:,} bytes; at most {limit:,} are taken. Attach an extract, or write down where the "
+            "whole file lies and its SHA-256.",
+            "file",
+        )
+    if size == 0:
+        raise BadInput("The file is empty, so it proves nothing. Choose another one.", "file")
+    if not _may_act(run_id, by):
+        raise NoSuchRun("There is no such run, or you have no role in its environment.")
+    if CommandReceipt.objects.filter(pk=command_id).exists():
+        attach = Attach(step=step, visit=visit, gate=gate, text=text, sha256="0")
+        return runs.act(run_id=run_id, command=attach, by=by, command_id=command_id)
+    return _store(run_id, step, visit, gate, upload, text, by, command_id)
+
+
+def _store(
+    run_id: int,
+    step: str,
+    visit: int,
+    gate: str,
+    upload: UploadedFile,
+    text: str,
+    by: AbstractUser,
+    command_id: UUID,
+) -> Done:
+    row = Evidence(
+        run_id=run_id,
+        name=clean_name(upload.name or ""),
+        size=upload.size or 0,
+        sha256=_hash(upload),
+        uploaded_by=by.get_full_name() or by.get_username(),
+        uploaded_at=timezone.now(),
+    )
+    stored = False
+    try:
+        with transaction.atomic():
+            row.file.save(f"{run_id}/{uuid.uuid4().hex}", upload, save=True)
+            stored = True
+            return runs.act(
+                run_id=run_id,
+                command=Attach(
+                    step=step,
+                    visit=visit,
+                    gate=gate,
+                    text=text,
+                    name=row.name,
+                    sha256=row.sha256,
+                    size=row.size,
+                    evidence=row.pk,
+                ),
+                by=by,
+                command_id=command_id,
+            )
+    except BaseException:
+        if stored:
+            row.file.delete(save=False)
+        raise
+
+
+def _may_act(run_id: int, by: AbstractUser) -> bool:
+    run = Run.objects.select_related("environment").filter(pk=run_id).first()
+    return run is not None and bool(actor_for(by, run.environment).roles)
+
+
+def _hash(upload: UploadedFile) -> str:
+    found = hashlib.sha256()
+    for chunk in upload.chunks():
+        found.update(chunk)
+    upload.seek(0)
+    return found.hexdigest()
+
+
+def clean_name(name: str) -> str:
+    """The file's own name as data: the last part, without control and direction characters, 200 characters at most."""
+    last = re.split(r"[/\\]", name)[-1]
+    shown = "".join(char for char in last if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+    return shown.strip(" .")[:200] or "file"
+
+
+def open_file(evidence_id: int, by: AbstractUser) -> tuple[Evidence, BinaryIO]:
+    """The row and the open file, for whoever has a role in the run's environment."""
+    row = Evidence.objects.filter(pk=evidence_id).first()
+    if row is None or not _may_act(row.run_id, by):
+        raise NoSuchRun("There is no such file, or you have no role in its environment.")
+    return row, row.file.open("rb")

@@ -1,0 +1,260 @@
+"""Polling agents: one event loop follows many agents at once, so that a slow or hostile one delays nobody else.
+
+An agent is followed by whoever holds its lease, a row in the database. Agents of open runs are asked without pause,
+by long poll; the others every 15 seconds, for their health. A worker that dies loses its leases by time, and the next
+one goes on from the cursors in the database: nothing is remembered here that matters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from django.db import close_old_connections, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, Cursor
+from upgrades.models import Agent, Application, LogFile, Run, RunBinding
+from upgrades.services import agents, runs
+from upgrades.services.probes import ask, judge
+
+logger = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=20)  # above the longest poll, so that no second worker follows the same agent
+HEALTH_EVERY = timedelta(seconds=15)
+RETRY = 1.0  # seconds until an agent in trouble is asked again
+WAIT = 5.0  # seconds that a poll waits for news; a run that starts in between is noticed after that
+PROBE_EVERY = 0.5
+CLAIM_EVERY = 0.25
+AGENTS_PER_LOOP = 500
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to ask of an agent now."""
+
+    address: AgentAddress
+    applications: tuple[str, ...]
+    cursors: tuple[Cursor, ...]
+    processes: dict[str, str]
+
+
+# Leases.
+
+
+def claim(token: uuid.UUID, *, limit: int = AGENTS_PER_LOOP) -> list[int]:
+    """Take the lease of up to `limit` agents that are due and that nobody follows; gives their ids."""
+    now = timezone.now()
+    free = Q(lease_until=None) | Q(lease_until__lt=now)
+    due = Q(due_at=None) | Q(due_at__lte=now)
+    with transaction.atomic():
+        found = Agent.objects.select_for_update(skip_locked=True).filter(free, due).order_by("due_at", "id")
+        ids = list(found.values_list("pk", flat=True)[:limit])
+        Agent.objects.filter(pk__in=ids).update(lease_token=token, lease_until=now + LEASE)
+    return ids
+
+
+def release(agent_id: int, token: uuid.UUID, *, due_at: datetime) -> None:
+    """Give the lease back. A worker that had lost it meanwhile changes nothing."""
+    Agent.objects.filter(pk=agent_id, lease_token=token).update(
+        lease_token=None, lease_until=None, due_at=due_at
+    )
+
+
+def hurry(host_ids: list[int]) -> None:
+    """Have the agents of these hosts looked at now: a run has started on them."""
+    Agent.objects.filter(host__in=host_ids).update(due_at=timezone.now())
+
+
+def overdue() -> bool:
+    """Whether agents wait for somebody to follow them: then another loop is needed."""
+    late = timezone.now() - timedelta(seconds=1)
+    free = Q(lease_until=None) | Q(lease_until__lt=late)
+    return Agent.objects.filter(free, Q(due_at=None) | Q(due_at__lte=late)).exists()
+
+
+def plan(agent_id: int, token: uuid.UUID) -> Plan | None:
+    """What to ask next, and the lease made longer; None when the lease is lost or no open run needs the agent."""
+    held = Agent.objects.filter(pk=agent_id, lease_token=token).update(lease_until=timezone.now() + LEASE)
+    if not held:
+        return None
+    agent = Agent.objects.get(pk=agent_id)
+    bound = RunBinding.objects.exclude(run__status__in=agents.OVER).values("application")
+    applications = list(Application.objects.filter(host=agent.host_id, pk__in=bound))
+    if not applications:
+        return None
+    files = LogFile.objects.filter(application__in=applications, state="open").select_related("application")
+    return Plan(
+        address=agents.address_of(agent),
+        applications=tuple(application.name for application in applications),
+        cursors=tuple(Cursor(file.application.name, file.identity, file.cursor, file.mark) for file in files),
+        processes={application.name: application.process_state for application in applications},
+    )
+
+
+# One agent.
+
+
+async def _thread(work: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """Database work beside the event loop."""
+
+    def clean() -> T:
+        close_old_connections()
+        try:
+            return work(*arguments, **named)
+        finally:
+            close_old_connections()
+
+    return await asyncio.to_thread(clean)
+
+
+def _take(agent_id: int, news: Any) -> None:
+    """Store an answer, and advance the runs that it concerns. What fails here is found by the reconciler."""
+    taken = agents.take_news(agent_id, news)
+    for run_id in taken.runs:
+        if not runs.advance_run(run_id) and taken.lines:
+            runs.touch([run_id])
+
+
+def _trouble(agent_id: int, text: str) -> None:
+    for run_id in agents.record_trouble(agent_id, text, at=timezone.now()).runs:
+        runs.advance_run(run_id)
+
+
+def _health(agent_id: int, health: Any) -> None:
+    for run_id in agents.take_health(agent_id, health).runs:
+        runs.advance_run(run_id)
+
+
+class Loop:
+    """Follows agents until `until` (monotonic seconds), then gives all leases back."""
+
+    def __init__(self, client: AgentClient, until: float) -> None:
+        self.client = client
+        self.until = until
+        self.token = uuid.uuid4()
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self.until
+
+    async def run(self) -> int:
+        """How many agents were followed."""
+        followed = 0
+        while not self.over:
+            self.tasks = {agent: task for agent, task in self.tasks.items() if not task.done()}
+            for agent_id in await _thread(claim, self.token, limit=AGENTS_PER_LOOP - len(self.tasks)):
+                followed += 1
+                self.tasks[agent_id] = asyncio.create_task(self._follow(agent_id))
+            if not followed:
+                return 0
+            await asyncio.sleep(CLAIM_EVERY)
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        return followed
+
+    async def _follow(self, agent_id: int) -> None:
+        due_at = timezone.now()
+        try:
+            if await _thread(plan, agent_id, self.token) is None:
+                await self._look(agent_id)
+                due_at = timezone.now() + HEALTH_EVERY
+            else:
+                await self._watch(agent_id)
+                due_at = timezone.now()
+        except Exception:
+            # One agent's fault must not end the others; it is asked again soon.
+            logger.exception("following agent %s failed", agent_id)
+            due_at = timezone.now() + timedelta(seconds=RETRY)
+        finally:
+            await _thread(release, agent_id, self.token, due_at=due_at)
+
+    async def _look(self, agent_id: int) -> None:
+        """One look at an agent that no open run needs."""
+        agent = await _thread(Agent.objects.get, pk=agent_id)
+        try:
+            health = await self.client.health(agents.address_of(agent))
+        except AgentTrouble as trouble:
+            await _thread(_trouble, agent_id, str(trouble))
+        else:
+            await _thread(_health, agent_id, health)
+
+    async def _watch(self, agent_id: int) -> None:
+        probing = asyncio.create_task(self._probe(agent_id))
+        try:
+            while not self.over:
+                asked = await _thread(plan, agent_id, self.token)
+                if asked is None:
+                    return
+                await self._poll(agent_id, asked)
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
+
+    async def _poll(self, agent_id: int, asked: Plan) -> None:
+        wait = max(0.0, min(WAIT, self.until - time.monotonic()))
+        try:
+            news = await self.client.poll(
+                asked.address,
+                applications=asked.applications,
+                cursors=asked.cursors,
+                processes=asked.processes,
+                wait=wait,
+            )
+        except AgentTrouble as trouble:
+            await _thread(_trouble, agent_id, str(trouble))
+            await asyncio.sleep(RETRY)
+        else:
+            await _thread(_take, agent_id, news)
+
+    async def _probe(self, agent_id: int) -> None:
+        """Ask what the open gates want to know; only an answer that differs from the last one is reported."""
+        told: dict[tuple[Any, ...], tuple[str, str]] = {}
+        while not self.over:
+            for run_id, address, question in await _thread(_questions, agent_id):
+                key = (run_id, question["step"], question["visit"], question["gate"])
+                try:
+                    answer = judge(question, await ask(self.client, address, question))
+                except AgentTrouble as trouble:
+                    # The poll beside this one reports the agent; the gate itself is then in doubt.
+                    logger.info("probe of agent %s: %s", agent_id, trouble)
+                    continue
+                if told.get(key) != (answer.value, answer.text):
+                    await _thread(runs.report, run_id, [answer])
+                    told[key] = (answer.value, answer.text)
+            await asyncio.sleep(PROBE_EVERY)
+
+
+def _questions(agent_id: int) -> list[tuple[int, AgentAddress, dict[str, Any]]]:
+    """The probes that open runs want of this agent: run, address, question (`Run.probes`)."""
+    agent = Agent.objects.select_related("host").get(pk=agent_id)
+    wanting = (
+        Run.objects.filter(environment=agent.environment_id)
+        .exclude(status__in=agents.OVER)
+        .exclude(probes=[])
+    )
+    return [
+        (run_id, agents.address_of(agent), question)
+        for run_id, probes in wanting.values_list("pk", "probes")
+        for question in probes
+        if question["host"] == agent.host.name
+    ]
+
+
+async def _follow_agents(seconds: float) -> int:
+    async with AgentClient() as client:
+        return await Loop(client, time.monotonic() + seconds).run()
+
+
+def follow_agents(seconds: float) -> int:
+    """Follow agents that are due for so many seconds; gives how many, at once 0 when there was none to follow."""
+    return asyncio.run(_follow_agents(seconds))

@@ -1,0 +1,311 @@
+"""Starting a run: who plays which role, the answers of the dialog, and what must be so before anything begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from uuid import UUID
+
+from django.contrib.auth.models import AbstractUser
+from django.db import transaction
+from django.utils import timezone
+
+from upgrades.domain import run_events as e
+from upgrades.domain.condition import Fact, Facts, holds
+from upgrades.domain.gates import applies
+from upgrades.domain.procedure import ConfirmGate, Parameter, ParameterType, Procedure, Role
+from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn
+from upgrades.domain.run_state import begin
+from upgrades.domain.version import NotAVersion, Version
+from upgrades.domain.wording import checked, fill
+from upgrades.models import Application, Environment, ProcedureVersion, RunBinding
+from upgrades.queries.facts import environment_facts, role_facts
+from upgrades.queries.procedures import newest, procedure_of
+from upgrades.services import rehearsals, runs
+from upgrades.services.agents import OVER
+from upgrades.services.people import actor_for
+from upgrades.services.polling import hurry
+from upgrades.services.runs import Done, NoSuchRun
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the start dialog sends: application per role, text per parameter, text per prerequisite confirmed."""
+
+    bindings: Mapping[str, int]
+    parameters: Mapping[str, str]
+    confirmations: Mapping[str, str]
+    change: str = ""
+
+
+class BadAnswers(BadInput):
+    """Everything that is wrong with a start dialog at once: `mistakes` by field."""
+
+    def __init__(self, mistakes: dict[str, str]) -> None:
+        super().__init__("The run was not started. " + " ".join(mistakes.values()))
+        self.mistakes = mistakes
+
+
+def start_run(
+    *,
+    environment_id: int,
+    procedure: str,
+    bindings: Mapping[str, int],
+    parameters: Mapping[str, str],
+    confirmations: Mapping[str, str],
+    rehearsal: bool,
+    change: str,
+    by: AbstractUser,
+    command_id: UUID,
+) -> Done:
+    """Start a run of the newest version of `procedure`; a rehearsal starts on a simulated copy of the environment.
+
+    Raises `BadAnswers` with every mistake of the dialog, `NotAllowed` without the role operator, `OutOfTurn` when one
+    of the servers belongs to another open run.
+    """
+    answers = Answers(bindings, parameters, confirmations, change)
+    environment = _environment(environment_id, by)
+    actor = actor_for(by, environment)
+    if "operator" not in actor.roles:
+        raise NotAllowed(
+            f"{actor.name} may not start runs here: that takes the role operator in {environment.name}."
+        )
+    before = runs.started_before(command_id, actor)
+    if before is not None:
+        return before
+    version = newest(procedure)
+    text = procedure_of(version)
+    _check(environment, text, answers)
+    if rehearsal:
+        environment, answers = _copy(environment, text, answers)
+    with transaction.atomic():
+        return _open(environment, version, text, answers, actor, command_id, rehearsal=rehearsal)
+
+
+def _environment(environment_id: int, by: AbstractUser) -> Environment:
+    found = Environment.objects.filter(pk=environment_id, memberships__user_id=by.pk).first()
+    if found is None:
+        raise NoSuchRun("There is no such environment, or you have no role in it.")
+    return found
+
+
+def _copy(environment: Environment, procedure: Procedure, answers: Answers) -> tuple[Environment, Answers]:
+    target = _target(procedure, environment, answers)
+    copy = rehearsals.simulated_copy(environment, target=target, parameters=answers.parameters)
+    names = dict(Application.objects.filter(pk__in=answers.bindings.values()).values_list("pk", "name"))
+    copied = dict(copy.applications.values_list("name", "pk"))
+    bindings = {role: copied[names[application]] for role, application in answers.bindings.items()}
+    return copy, replace(answers, bindings=bindings)
+
+
+def _target(procedure: Procedure, environment: Environment, answers: Answers) -> str:
+    stated = answers.parameters.get("target", "")
+    return (
+        stated
+        or environment.targets.filter(component=procedure.component).values_list("version", flat=True).first()
+        or ""
+    )
+
+
+def _check(
+    environment: Environment, procedure: Procedure, answers: Answers
+) -> tuple[dict[str, Application], dict[str, Fact]]:
+    """The bound applications and all facts at the start; every mistake at once."""
+    mistakes: dict[str, str] = {}
+    bound = _bound(environment, procedure, answers, mistakes)
+    facts = role_facts(bound) | environment_facts(environment, bound.values())
+    facts |= _parameters(procedure, answers, facts, mistakes)
+    _confirmed(procedure, answers, mistakes)
+    if (
+        not mistakes
+        and procedure.offered_when is not None
+        and holds(procedure.offered_when, facts) is not True
+    ):
+        mistakes["procedure"] = (
+            "This procedure is not meant for these servers; see its page for what it asks of them."
+        )
+    try:
+        checked(answers.change, what="The change number", most=120)
+    except BadInput as mistake:
+        mistakes["change"] = mistake.message
+    if mistakes:
+        raise BadAnswers(mistakes)
+    return bound, facts
+
+
+def _bound(
+    environment: Environment, procedure: Procedure, answers: Answers, mistakes: dict[str, str]
+) -> dict[str, Application]:
+    there = {
+        application.pk: application for application in environment.applications.select_related("host", "peer")
+    }
+    bound: dict[str, Application] = {}
+    for role in procedure.roles:
+        application = there.get(answers.bindings.get(role.name, 0))
+        if application is None:
+            mistakes[f"role-{role.name}"] = f"Choose the application that is “{role.title}”."
+        elif why := unfit(role, application):
+            mistakes[f"role-{role.name}"] = why
+        else:
+            bound[role.name] = application
+    for role in procedure.roles:
+        other = bound.get(role.pair_of or "")
+        mine = bound.get(role.name)
+        if other is not None and mine is not None and mine.peer_id != other.pk and other.peer_id != mine.pk:
+            mistakes[f"role-{role.name}"] = (
+                f"{mine.name} and {other.name} are no HA pair. Choose two that are."
+            )
+    if len({application.pk for application in bound.values()}) < len(bound):
+        mistakes["roles"] = "One application cannot play two roles. Choose another one for each."
+    return bound
+
+
+def unfit(role: Role, application: Application) -> str:
+    """Why an application cannot play a role; empty when it can."""
+    if application.type != role.application_type:
+        return (
+            f"{application.name} is of type {application.type}; “{role.title}” is a {role.application_type}."
+        )
+    if role.standing and application.standing != role.standing:
+        return f"{application.name} is configured as {application.standing}; “{role.title}” is the {role.standing}."
+    return ""
+
+
+def default_of(parameter: Parameter, facts: Facts) -> str:
+    """The answer that the dialog proposes: from the environment's facts, or the procedure's own."""
+    found = facts.get((parameter.default_from or "").lower())
+    if isinstance(found, bool):
+        return "true" if found else "false"
+    return found or parameter.default
+
+
+def _parameters(
+    procedure: Procedure, answers: Answers, facts: Facts, mistakes: dict[str, str]
+) -> dict[str, Fact]:
+    found: dict[str, Fact] = {}
+    for parameter in procedure.parameters:
+        stated = answers.parameters.get(parameter.name, default_of(parameter, facts))
+        try:
+            found[parameter.name] = _value(parameter, stated, {**facts, **found})
+        except (BadInput, NotAVersion) as mistake:
+            mistakes[f"parameter-{parameter.name}"] = f"{parameter.title}: {mistake}"
+    return found
+
+
+def _value(parameter: Parameter, stated: str, facts: Facts) -> Fact:
+    text = checked(stated, what=parameter.title, most=200)
+    if not text:
+        needed = parameter.required
+        if parameter.required_when is not None:
+            needed = holds(parameter.required_when, facts) is not False
+        if needed:
+            raise BadInput("an answer is needed.")
+        return None
+    match parameter.type:
+        case ParameterType.VERSION:
+            return Version.parse(text).text
+        case ParameterType.BOOLEAN:
+            if text not in ("true", "false"):
+                raise BadInput("choose yes or no.")
+            return text == "true"
+        case ParameterType.DATE:
+            try:
+                return date.fromisoformat(text).isoformat()
+            except ValueError:
+                raise BadInput("write a date as 2026-12-31.") from None
+        case ParameterType.TEXT:
+            return text
+
+
+def _confirmed(procedure: Procedure, answers: Answers, mistakes: dict[str, str]) -> None:
+    known = {gate.id for gate in procedure.steps[0].gates if isinstance(gate, ConfirmGate)}
+    for gate, text in answers.confirmations.items():
+        if gate not in known:
+            mistakes[f"confirm-{gate}"] = f"“{gate}” is no prerequisite that a person confirms."
+            continue
+        try:
+            checked(text, what="The text")
+        except BadInput as mistake:
+            mistakes[f"confirm-{gate}"] = mistake.message
+
+
+def _open(
+    environment: Environment,
+    version: ProcedureVersion,
+    procedure: Procedure,
+    answers: Answers,
+    actor: e.Actor,
+    command_id: UUID,
+    *,
+    rehearsal: bool,
+) -> Done:
+    Environment.objects.select_for_update().get(pk=environment.pk)
+    bound, facts = _check(environment, procedure, answers)
+    _unclaimed(bound)
+    original = environment.rehearsal_of
+    started = e.RunStarted(
+        procedure=procedure.id,
+        procedure_version=procedure.version,
+        procedure_hash=procedure.text_hash,
+        title=fill(procedure.title, facts),
+        environment=environment.pk,
+        environment_name=environment.name,
+        rehearsal=rehearsal,
+        bindings={
+            role: e.Bound(
+                application=application.name,
+                application_type=application.type,
+                host=application.host.name,
+                version=application.version,
+            )
+            for role, application in bound.items()
+        },
+        facts=facts,
+        policies=(original or environment).policies,
+        authors=list(procedure.authors),
+        change=answers.change.strip(),
+        rehearsal_of=original.name if original is not None else "",
+    )
+    done = runs.open_run(
+        environment=environment,
+        procedure_version_id=version.pk,
+        procedure=procedure,
+        started=started,
+        bound=bound,
+        first=_first(procedure, started, answers, actor),
+        by=actor,
+        command_id=command_id,
+    )
+    hurry([application.host_id for application in bound.values()])
+    return done
+
+
+def _first(procedure: Procedure, started: e.RunStarted, answers: Answers, actor: e.Actor) -> list[e.RunEvent]:
+    """What the dialog confirmed already, as confirmations of the first step."""
+    state = begin(e.Recorded(1, timezone.now(), actor, started))
+    step = procedure.steps[0]
+    begun: list[e.RunEvent] = [e.StepBegun(step=step.id, visit=1)]
+    return begun + [
+        e.GateConfirmed(
+            step=step.id, visit=1, gate=gate.id, answer="pass", text=answers.confirmations[gate.id]
+        )
+        for gate in step.gates
+        if isinstance(gate, ConfirmGate) and gate.id in answers.confirmations and applies(gate, state)
+    ]
+
+
+def _unclaimed(bound: Mapping[str, Application]) -> None:
+    """A server belongs to one open run at a time."""
+    ids = [application.pk for application in bound.values()]
+    other = (
+        RunBinding.objects.filter(application__in=ids)
+        .exclude(run__status__in=OVER)
+        .select_related("run", "application")
+        .first()
+    )
+    if other is not None:
+        raise OutOfTurn(
+            f"{other.application.name} belongs to run {other.run_id} (“{other.run.title}”), which is not over. "
+            "End that run first, or choose other servers."
+        )

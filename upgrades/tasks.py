@@ -1,0 +1,48 @@
+"""What workers do. Each task finds its work in the database, so that a lost, late or doubled message costs nothing."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import shared_task
+from django.utils import timezone
+
+from upgrades.models import Run
+from upgrades.services import agents, polling, runs
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 15.0  # below every time limit, and short enough that a stop does not wait for it
+
+
+@shared_task(name="upgrades.tasks.advance_run")
+def advance_run(run_id: int) -> None:
+    """Look at one run now: its bell was rung."""
+    runs.advance_run(run_id)
+
+
+@shared_task(name="upgrades.tasks.poll_agents")
+def poll_agents() -> None:
+    """Follow agents for a while; another loop takes over at once."""
+    if polling.follow_agents(POLL_SECONDS):
+        poll_agents.delay()
+
+
+@shared_task(name="upgrades.tasks.tick")
+def tick() -> None:
+    """The reconciler: whatever a lost message would have done is done now (trust.md 5.2)."""
+    if polling.overdue():
+        poll_agents.delay()
+    for run_id in Run.objects.exclude(status__in=agents.OVER).order_by("pk").values_list("pk", flat=True):
+        try:
+            runs.advance_run(run_id)
+        except Exception:
+            # One run in trouble must not keep the others waiting.
+            logger.exception("run %s could not be advanced at %s", run_id, timezone.now())
+
+
+def _ring(run_id: int) -> None:
+    advance_run.delay(run_id)
+
+
+runs.on_wake(_ring)
