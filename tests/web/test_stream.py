@@ -22,15 +22,15 @@ SERVER = """
 import sys, uvicorn
 from upgrades.web import stream
 stream.LIFETIME_SECONDS = float(sys.argv[2])
-uvicorn.run(stream.stream, port=int(sys.argv[1]), lifespan="on", log_level="warning")
+uvicorn.run(stream.stream, port=int(sys.argv[1]), lifespan=sys.argv[3], log_level="warning")
 """
 
 
 @contextlib.contextmanager
-def running_server(lifetime=300.0):
+def running_server(lifetime=300.0, lifespan="on"):
     """The address and the process of a server that answers; it is ended afterwards."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(port), str(lifetime)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(port), str(lifetime), lifespan], cwd=ROOT)
     try:
         address = f"http://127.0.0.1:{port}"
         until = time.monotonic() + 30
@@ -222,8 +222,12 @@ def test_a_stream_asks_for_a_new_ticket_when_its_time_is_over():
         assert [name for name, _ in without_beats(events)] == ["renew"]
 
 
-def test_the_server_ends_at_the_signal_although_streams_are_open():
-    with running_server() as (address, process), reading(address, stream_url("run", 7, 1)) as events:
+@pytest.mark.parametrize("lifespan", ["on", "off"])
+def test_the_server_ends_at_the_signal_although_streams_are_open(lifespan):
+    with (
+        running_server(lifespan=lifespan) as (address, process),
+        reading(address, stream_url("run", 7, 1)) as events,
+    ):
         next(events)
         process.send_signal(signal.SIGTERM)
         assert list(without_beats(events)) == []

@@ -146,6 +146,7 @@ class Hub:
         self._per_user: Counter[int] = Counter()
         self._listening: asyncio.Event | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._restore_signals: Callable[[], None] = _nothing_to_restore
         self._closing = False
 
     @property
@@ -164,6 +165,7 @@ class Hub:
             self._closing = False
             self._listening = asyncio.Event()
             self._listener = asyncio.create_task(self._listen_for_ever(self._listening))
+            self._restore_signals = _close_at_signal(self)
         return self._listening
 
     async def stop(self) -> None:
@@ -174,6 +176,7 @@ class Hub:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._listener
         self._listener = self._listening = None
+        self._restore_signals()
 
     def close(self) -> None:
         """Ends all streams and opens no more: the server is going down and must not wait for them."""
@@ -267,9 +270,6 @@ def _connection_parameters() -> dict[str, Any]:
     parameters = connections["default"].get_connection_params()
     known = {key: value for key, value in parameters.items() if key not in NOT_FOR_LISTENING}
     return known | KEEPALIVE | {"application_name": "runbook-stream"}
-
-
-hub = Hub()
 
 
 async def stream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -372,25 +372,25 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
     uvicorn sends that message only when all answers have ended, and a stream never ends by itself.
     """
-    restore: Callable[[], None] | None = None
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
             hub.start()
-            restore = _close_at_signal(hub)
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
-            if restore is not None:
-                restore()
             await hub.stop()
             await send({"type": "lifespan.shutdown.complete"})
             return
 
 
+def _nothing_to_restore() -> None:
+    """No handler was put anywhere."""
+
+
 def _close_at_signal(closing: Hub) -> Callable[[], None]:
     """Puts the hub's end in front of the server's own handlers; returns what puts those back."""
     if threading.current_thread() is not threading.main_thread():
-        return lambda: None
+        return _nothing_to_restore
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -410,3 +410,6 @@ def _close_at_signal(closing: Hub) -> Callable[[], None]:
     for number in before:
         signal.signal(number, handle)
     return restore
+
+
+hub = Hub()
