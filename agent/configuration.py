@@ -60,7 +60,8 @@ def load(path: str) -> Configuration:
 def parse(body: bytes) -> Configuration:
     """The configuration in a JSON text; Mistakes otherwise."""
     try:
-        value = messages.read_json(body, _SIZE_LIMIT)
+        # Some editors of Windows begin a file with a byte order mark.
+        value = messages.read_json(body[3:] if body.startswith(b"\xef\xbb\xbf") else body, _SIZE_LIMIT)
     except messages.Nonsense as nonsense:
         raise Mistakes(["The configuration is not accepted: %s." % nonsense]) from None
     reader = _Reader()

@@ -228,8 +228,8 @@ def read_json(body: bytes, limit: Optional[int] = BODY_LIMIT) -> Any:
         )
     except Nonsense:
         raise
-    except (ValueError, RecursionError):
-        raise Nonsense("it is not JSON") from None
+    except json.JSONDecodeError as error:
+        raise Nonsense("it is not JSON (line %d)" % error.lineno) from None
 
 
 def _refuse_depth(text: str) -> None:

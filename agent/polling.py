@@ -13,6 +13,7 @@ from agent.messages import DATA_LIMIT, LINE_LIMIT, Cursor
 
 GLANCE = 0.02  # seconds between two glances at the folders while a poll waits for news
 SWEEP = 1.0  # seconds after which everything is looked at again, glance or not (silence, processes)
+PROCESS_AGE = 0.5
 _GLANCE_SHARE = 20  # a glance may cost a twentieth of the time: in large folders they are rarer
 _ATTEMPTS = 20
 
@@ -35,9 +36,13 @@ class Watched:
         self.application = application
         log = application.log
         self.log = LogFolder(log.folder, log.pattern) if log else None
+        self._process = (0.0, probes.Process("unknown", None, None, ""))
 
     def process(self) -> Dict[str, str]:
-        found = probes.process(self.application)
+        """The process as it was within the last half second: a busy log must not make us look at it all the time."""
+        seen, found = self._process
+        if not found.reason or time.monotonic() - seen > PROCESS_AGE:
+            seen, found = self._process = (time.monotonic(), probes.process(self.application))
         return {"state": found.state, "reason": found.reason}
 
     def listing(self) -> Listing:
@@ -80,20 +85,32 @@ class Logs:
             "trouble": listing.trouble,
         }
 
-    def poll(self, question: Question, alive: Callable[[], bool]) -> Optional[Dict[str, Any]]:
-        """What is new, as soon as something is, at the latest after the wait; None if the asker went away."""
+    def poll(
+        self, question: Question, alive: Callable[[], bool], ending: Callable[[], bool] = lambda: False
+    ) -> Optional[Dict[str, Any]]:
+        """What is new, as soon as something is, at the latest after the wait; None if the asker went away.
+
+        Once `ending` is true, nothing is waited for any more.
+        """
         end = time.monotonic() + question.wait
         while True:
             glance = self._glance(question)
             found, news = self._look(question)
-            if news or time.monotonic() >= end:
+            if news or time.monotonic() >= end or ending():
                 return found
-            if not self._wait(question, glance, min(end, time.monotonic() + SWEEP), alive):
+            if not self._wait(question, glance, min(end, time.monotonic() + SWEEP), alive, ending):
                 return None
 
-    def _wait(self, question: Question, before: object, until: float, alive: Callable[[], bool]) -> bool:
+    def _wait(
+        self,
+        question: Question,
+        before: object,
+        until: float,
+        alive: Callable[[], bool],
+        ending: Callable[[], bool],
+    ) -> bool:
         """Waits until a glance differs or the time has come; false if the asker went away."""
-        while time.monotonic() < until:
+        while time.monotonic() < until and not ending():
             if not alive():
                 return False
             began = time.monotonic()

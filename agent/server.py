@@ -22,7 +22,7 @@ RELEASE = "1.0.0"
 AT_ONCE = 4  # questions answered at the same time
 CONNECTIONS = 64
 PATIENCE = 30.0  # seconds in which a question must have arrived, also the time a connection may idle
-_NONCES = 100000
+_NONCES = 200000  # questions within the time window, about 30 MB
 
 _Query = Dict[str, List[str]]
 
@@ -54,15 +54,20 @@ class Nonces:
         self._until: Dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def is_new(self, nonce: str, until: float, now: float) -> bool:
-        """Whether the nonce was not seen before; it is remembered `until` then."""
+    def remember(self, nonce: str, until: float, now: float) -> None:
+        """Remembers a nonce `until` then; Refusal if it is known already, or more are than can be remembered."""
         with self._lock:
             if len(self._until) >= _NONCES:
                 self._until = {seen: end for seen, end in self._until.items() if end > now}
-            if nonce in self._until or len(self._until) >= _NONCES:
-                return False
+            if nonce in self._until:
+                raise Refusal(
+                    401, "replay", "This question was asked before: ask again with a nonce of its own."
+                )
+            if len(self._until) >= _NONCES:
+                raise Refusal(
+                    429, "busy", "More questions came lately than the agent answers: ask more slowly."
+                )
             self._until[nonce] = until
-            return True
 
 
 class Agent:
@@ -102,8 +107,7 @@ class Agent:
             text = "The clocks of server and agent differ by %d seconds; at most %d are accepted: set the clocks."
             raise Refusal(401, "clock", text % (abs(now - asked), CLOCK_WINDOW))
         # + 1: the time in the question has no fractions.
-        if not self._nonces.is_new(headers[messages.NONCE_HEADER], asked + CLOCK_WINDOW + 1, now):
-            raise Refusal(401, "replay", "This question was asked before: ask again with a nonce of its own.")
+        self._nonces.remember(headers[messages.NONCE_HEADER], asked + CLOCK_WINDOW + 1, now)
 
     def answer(self, path: str, pairs: Pairs, alive: Callable[[], bool]) -> Optional[bytes]:
         """The body that answers a question; None if nobody waits for it any more; Refusal as it comes."""
@@ -157,7 +161,7 @@ class Agent:
                 self._known(name)
                 raise Nonsense("a cursor or a process belongs to an application that is not asked for")
         question = Question(names, cursors, processes, _wait(query["wait"]))
-        found = self._logs.poll(question, lambda: alive() and not self.stopping.is_set())
+        found = self._logs.poll(question, alive, self.stopping.is_set)
         return None if found is None else {"applications": found}
 
     def _probe(self, pairs: Pairs) -> Dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from upgrades.adapters.agent_client import AgentAddress, AgentClient
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "5e" * 32
+PYTHON = os.environ.get(
+    "AGENT_PYTHON", sys.executable
+)  # for the whole suite against an agent of another version
 
 
 @dataclass
@@ -82,7 +86,7 @@ def start_agent(tmp_path):
         file.write_text(json.dumps(configuration))
         file.chmod(0o600)
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", *command, "--config", str(file)],
+            [PYTHON, "-W", "error", *command, "--config", str(file)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,

@@ -261,7 +261,9 @@ class AgentClient:
             raise AgentTrouble(
                 "too-slow", address.agent, why, "It is asked again; look at the host's load."
             ) from None
-        except (httpx.RemoteProtocolError, httpx.DecodingError):
+        except httpx.RemoteProtocolError as error:
+            if str(error).startswith("Server disconnected"):  # before the first byte: the agent just ended
+                raise _unreachable(address.agent, error) from None
             raise _nonsense(address.agent, "it broke off or is not HTTP") from None
         except (httpx.TransportError, ssl.SSLError) as error:
             raise _unreachable(address.agent, error) from None

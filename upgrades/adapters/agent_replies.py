@@ -21,6 +21,7 @@ T = TypeVar("T")
 ProcessState = Literal["up", "down", "unknown"]
 FileState = Literal["open", "shrunk", "gone"]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 
 
@@ -288,7 +289,7 @@ class _Fields:
 
 def _text(value: Any, key: str) -> str:
     """A text that any store can hold: no NUL, no lone surrogate."""
-    if not isinstance(value, str) or "\x00" in value or any("\ud800" <= sign <= "\udfff" for sign in value):
+    if not isinstance(value, str) or "\x00" in value or _SURROGATE.search(value):
         raise Nonsense(f"{key} is no text")
     return value
 

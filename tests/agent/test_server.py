@@ -1,0 +1,377 @@
+"""A real agent, asked over HTTP by the real client."""
+
+import asyncio
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agent import messages
+from agent.messages import Cursor
+from tests.agent.conftest import ROOT, SECRET, ask, new_client
+from upgrades.adapters.agent_client import AgentTrouble
+
+pytestmark = pytest.mark.processes
+TLS = Path(__file__).with_name("tls")
+
+
+def raw(running, path, query="", *, age=0.0, nonce=None, secret=SECRET, key_id="k1", **headers):
+    """A signed question of which any part can be changed; the answer as it came."""
+    nonce = nonce or secrets.token_hex(16)
+    signed = messages.request_headers(
+        secret, running.address.agent, key_id, path, query, time.time() - age, nonce
+    )
+    with httpx.Client(trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as client:
+        url = running.address.url + path + ("?" + query if query else "")
+        return client.get(url, headers={**signed, **{k.replace("_", "-"): v for k, v in headers.items()}})
+
+
+def code(response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+async def is_busy(client, running) -> bool:
+    """Whether as many questions are being answered as the agent answers at once."""
+    try:
+        await client.health(running.address)
+    except AgentTrouble as trouble:
+        return trouble.cause == "busy"
+    return False
+
+
+def test_health_tells_who_answers(running):
+    found = ask(running.address, "health")
+
+    assert found.applications == ("confserv",)
+    assert found.origin.agent == "fra-cfg-01"
+    assert abs(found.origin.skew) < 60
+
+
+def test_a_listing_and_a_poll_fit_together(running):
+    running.write("confserv", "one\ntwo\nhalf")
+    file = ask(running.address, "logs").applications["confserv"].files[0]
+    running.write("confserv", " a line\nthree\n")
+    cursor = Cursor("confserv", file.file, file.whole)
+
+    news = ask(running.address, "poll", applications=["confserv"], cursors=[cursor])
+
+    part = news.applications["confserv"].files[0]
+    assert (file.whole, file.size, file.first) == (8, 12, "one")
+    assert (part.start, part.end, part.data) == (8, 26, b"half a line\nthree\n")
+    assert part.cursor("confserv").offset == 26
+
+
+def test_a_poll_without_news_brings_none(running):
+    running.write("confserv", "one\n")
+    part = ask(running.address, "poll").applications["confserv"].files[0]
+
+    news = ask(
+        running.address, "poll", applications=["confserv"], cursors=[part.cursor("confserv")], wait=0.2
+    )
+
+    assert news.applications["confserv"].files == ()
+    assert news.applications["confserv"].complete
+
+
+def test_polls_wait_together_and_a_fifth_question_is_told_to_come_again(running):
+    async def watch():
+        async with new_client() as client:
+            polls = [asyncio.create_task(client.poll(running.address, wait=25)) for _ in range(4)]
+            while not await is_busy(client, running):
+                pass
+            running.write("confserv", "news\n")
+            async with asyncio.timeout(15):
+                return await asyncio.gather(*polls)
+
+    assert [news.applications["confserv"].files[0].data for news in asyncio.run(watch())] == [b"news\n"] * 4
+
+
+def test_a_poller_that_went_away_leaves_its_place(running):
+    async def watch():
+        for _ in range(3):
+            async with new_client() as client:
+                polls = [asyncio.create_task(client.poll(running.address, wait=25)) for _ in range(4)]
+                await asyncio.wait(polls, timeout=0.1)
+                for poll in polls:
+                    poll.cancel()
+                await asyncio.wait(polls)
+        async with new_client() as client, asyncio.timeout(15):
+            while await is_busy(client, running):
+                pass
+            return await client.health(running.address)
+
+    assert asyncio.run(watch()).applications == ("confserv",)
+
+
+def test_another_state_of_the_process_is_news(running):
+    news = ask(running.address, "poll", processes={"confserv": "up"}, applications=["confserv"], wait=25)
+
+    assert news.applications["confserv"].process.state == "down"
+
+
+def test_a_restart_changes_the_boot_and_nothing_else(start_agent):
+    first = start_agent("confserv")
+    first.write("confserv", "one\ntwo\n")
+    before = ask(first.address, "poll")
+    assert first.end() == 0
+    second = start_agent("confserv")
+
+    after = ask(second.address, "poll")
+
+    assert after.applications == before.applications
+    assert after.origin.boot != before.origin.boot
+
+
+def test_a_large_backlog_comes_in_pieces_that_join(running):
+    content = b"".join(b"%08d a line of the log\n" % number for number in range(60_000))
+    running.write("confserv", content)
+    received, cursors = b"", []
+    while (
+        files := ask(running.address, "poll", applications=["confserv"], cursors=cursors)
+        .applications["confserv"]
+        .files
+    ):
+        assert len(files[0].data) <= messages.DATA_LIMIT
+        received += files[0].data
+        cursors = [files[0].cursor("confserv")]
+
+    assert received == content
+
+
+def test_a_line_beyond_64_kib_is_cut_with_its_hash(running):
+    running.write("confserv", b"x" * (messages.LINE_LIMIT + 5) + b"\nafter\n")
+
+    part = ask(running.address, "poll").applications["confserv"].files[0]
+
+    assert part.data == b"x" * messages.LINE_LIMIT + b"\nafter\n"
+    assert [(cut.offset, cut.length) for cut in part.cuts] == [(messages.LINE_LIMIT, 5)]
+
+
+def test_probes_over_the_wire(running):
+    current = Path(running.configuration["applications"][0]["folders"]["current"])
+    (current / "confserv.conf").write_text("[confserv]\n")
+    (current / "run.sh").write_text("./confserv -s confserv\n")
+    (current / "server.pid").write_text(str(running.process.pid))
+
+    process = ask(running.address, "probe_process", "confserv")
+    folder = ask(running.address, "probe_folder", "confserv", "current")
+    names = ask(running.address, "probe_names", "confserv", "current")
+    digest = ask(running.address, "probe_hash", "confserv", "current", "run.sh")
+
+    assert (process.state, process.pid) == ("up", running.process.pid)
+    assert (folder.exists, folder.entries) == (True, 3)
+    assert (names.sections, names.start_name, names.application) == (("confserv",), "confserv", "confserv")
+    assert digest.size == 23
+    assert not ask(running.address, "probe_folder", "confserv", "kept").exists
+    assert ask(running.address, "probe_hash", "confserv", "current", "no").sha256 is None
+
+
+@pytest.mark.parametrize(
+    ("question", "values"),
+    [
+        ("logs", (["other"],)),
+        ("probe_process", ("other",)),
+        ("probe_folder", ("confserv", "log")),
+        ("probe_folder", ("confserv", "../log")),
+        ("probe_folder", ("confserv", "/etc")),
+        *(
+            ("probe_hash", ("confserv", "current", name))
+            for name in (
+                "../../agent.json",
+                "/etc/passwd",
+                "a\x00b",
+                "\\\\host\\share\\x",
+                "C:\\x",
+                "NUL",
+                "..",
+                "",
+            )
+        ),
+    ],
+)
+def test_what_is_not_configured_is_refused(running, question, values):
+    with pytest.raises(AgentTrouble) as caught:
+        ask(running.address, question, *values)
+
+    assert caught.value.cause == "refused"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "cursor=confserv:%2Fetc%2Fpasswd:0",
+        "cursor=other:fe00-20e092-812702a1550d251a:0",
+        "cursor=confserv:1-1-812702a1550d251a:0&cursor=confserv:1-1-812702a1550d251a:1",
+        "wait=26",
+        "wait=-1",
+        "wait=nan",
+        "wait=1&wait=1",
+        "process=confserv:odd",
+        "path=%2Fetc%2Fpasswd",
+    ],
+)
+def test_a_poll_that_is_not_understood_is_refused(running, query):
+    assert raw(running, "/v1/poll", query).status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/", "/v1/../etc/passwd", "/v2/health", "/v1/health/", "/v1/%2e%2e/x"]
+)
+def test_other_paths_are_refused(running, path):
+    assert raw(running, path).status_code in (
+        401,
+        404,
+    )  # 401: the client has tidied up the path before sending
+
+
+def test_an_unsigned_question_is_refused_and_the_refusal_is_not_signed(running):
+    response = raw(running, "/v1/health", secret="00" * 32)
+
+    assert code(response) == (401, "signature")
+    assert messages.SIGNATURE_HEADER not in response.headers
+    assert "confserv" not in response.text
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {messages.AGENT_HEADER: "fra-cfg-02"},
+        {messages.KEY_HEADER: "k2"},
+        {messages.NONCE_HEADER: "00" * 16},
+        {messages.NONCE_HEADER: "0"},
+        {messages.TIME_HEADER: "1"},
+        {messages.TIME_HEADER: "nan"},
+        {messages.SIGNATURE_HEADER: ""},
+    ],
+)
+def test_a_question_changed_on_its_way_is_refused(running, changed):
+    assert code(raw(running, "/v1/health", **changed)) == (401, "signature")
+
+
+def test_another_version_is_refused(running):
+    assert code(raw(running, "/v1/health", **{messages.VERSION_HEADER: "v1; DROP"})) == (400, "version")
+
+
+def test_a_question_is_answered_once(running):
+    nonce = "ab" * 16
+
+    assert raw(running, "/v1/health", nonce=nonce).status_code == 200
+    assert code(raw(running, "/v1/health", nonce=nonce)) == (401, "replay")
+
+
+@pytest.mark.parametrize("age", [400, -400])
+def test_clocks_that_differ_too_much_are_told(running, age):
+    response = raw(running, "/v1/health", age=age)
+
+    assert code(response) == (401, "clock")
+    assert "clocks of server and agent differ by" in response.json()["error"]["message"]
+    with pytest.raises(AgentTrouble, match="clock") as caught:
+        ask(running.address, "health", client={"now": lambda: time.time() - age})
+    assert caught.value.cause == "wrong-clock"
+
+
+def test_both_keys_hold_during_a_rotation(start_agent):
+    agent = start_agent(
+        "confserv", change=lambda value: value["keys"].append({"id": "k2", "secret": "0a" * 32})
+    )
+
+    for address in (agent.address, replace(agent.address, key_id="k2", secret="0a" * 32)):
+        assert ask(address, "health").applications == ("confserv",)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE"])
+def test_only_get_is_answered(running, method):
+    with httpx.Client(trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as client:
+        assert client.request(method, running.address.url + "/v1/health").status_code == 405
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /v1/health\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET " + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"\r\n",
+    ],
+)
+def test_what_is_no_question_does_the_agent_no_harm(running, sent):
+    port = int(running.address.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            while connection.recv(65536):
+                pass
+        except ConnectionResetError:
+            pass
+
+    assert ask(running.address, "health").applications == ("confserv",)
+
+
+def test_a_poll_under_way_ends_with_the_agent(running):
+    async def watch():
+        async with new_client() as client:
+            polls = [asyncio.create_task(client.poll(running.address, wait=25)) for _ in range(4)]
+            while not await is_busy(client, running):
+                pass
+            running.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(15):
+                return await asyncio.gather(*polls)
+
+    assert [news.applications["confserv"].files for news in asyncio.run(watch())] == [()] * 4
+    assert running.process.wait(timeout=20) == 0
+
+
+def test_the_one_file_form_answers_like_the_package(start_agent, tmp_path):
+    archive = tmp_path / "runbook-agent.pyz"
+    subprocess.run([sys.executable, "-m", "zipapp", "agent", "-o", str(archive)], cwd=ROOT, check=True)
+
+    agent = start_agent("confserv", command=("-I", str(archive)))
+    agent.write("confserv", "one\n")
+
+    assert ask(agent.address, "poll").applications["confserv"].files[0].data == b"one\n"
+    assert agent.end() == 0
+
+
+def test_over_tls_only_a_trusted_certificate_is_accepted(start_agent):
+    files = {"certificate": str(TLS / "localhost.pem"), "key": str(TLS / "localhost.key")}
+    agent = start_agent("confserv", change=lambda value: value.update(tls=files))
+    assert agent.address.url.startswith("https://")
+
+    trusting = ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
+    assert ask(agent.address, "health", client={"tls": trusting}).applications == ("confserv",)
+    with pytest.raises(AgentTrouble, match="certificate") as caught:
+        ask(agent.address, "health", client={"tls": ssl.create_default_context()})
+    assert caught.value.cause == "unreachable"
+
+
+def test_an_agent_killed_while_it_waits_is_unreachable(running):
+    async def watch():
+        async with new_client() as client:
+            polls = [asyncio.create_task(client.poll(running.address, wait=25)) for _ in range(4)]
+            while not await is_busy(client, running):
+                pass
+            running.process.kill()
+            return await asyncio.gather(*polls, return_exceptions=True)
+
+    assert {trouble.cause for trouble in asyncio.run(watch())} == {"unreachable"}
+
+
+def test_an_agent_that_ended_is_unreachable(running):
+    running.end()
+
+    with pytest.raises(AgentTrouble) as caught:
+        ask(running.address, "health")
+
+    assert caught.value.cause == "unreachable"
