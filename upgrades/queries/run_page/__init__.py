@@ -1,0 +1,157 @@
+"""Everything that the page of a run shows, computed from its events and its procedure.
+
+`run_page` is what the view asks for; `seen_by` answers first whether this person may look at all, and at which
+version, so that a page that has not changed costs one query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth.models import AbstractUser
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import OuterRef
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from upgrades.adapters import event_store
+from upgrades.domain import run as core
+from upgrades.domain.run_events import Actor
+from upgrades.domain.run_state import RunStatus, fold
+from upgrades.models import Membership, Run
+from upgrades.queries.procedures import procedure_of
+from upgrades.queries.run_page import overview, record, servers, steps
+from upgrades.queries.run_page.shapes import CurrentStep, GateRow, May, RunPage
+from upgrades.queries.run_page.sight import ENOUGH, Sight, clock
+from upgrades.queries.run_page.timeline import timeline
+
+__all__ = ["CurrentStep", "GateRow", "May", "RunPage", "Seen", "run_page", "seen_by"]
+
+RECORD = 40  # events of a run under way that the page shows at once
+
+STATUS = {
+    "running": ("Running", "act"),
+    "held": ("On hold", "wait"),
+    "closing": ("Closing", "wait"),
+    "ended": ("Ended", "go"),
+    "aborted": ("Aborted", "stop"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A run that this person may see: how new it is, and the roles held in its environment."""
+
+    run: int
+    version: int
+    environment_version: int
+    roles: tuple[str, ...]
+
+
+def seen_by(run_id: int, user: AbstractUser) -> Seen | None:
+    """None when there is no such run, or this person has no role in its environment: both look the same."""
+    roles = Membership.objects.filter(environment_id=OuterRef("owner"), user_id=user.pk).order_by("role")
+    row = (
+        Run.objects.filter(pk=run_id)
+        .annotate(
+            owner=Coalesce("environment__rehearsal_of_id", "environment_id"),
+            roles=ArraySubquery(roles.values("role")),
+        )
+        .values_list("version", "environment__version", "roles")
+        .first()
+    )
+    if row is None or not row[2]:
+        return None
+    return Seen(run_id, row[0], row[1], tuple(row[2]))
+
+
+def run_page(seen: Seen, user: AbstractUser, *, whole_record: bool = False) -> RunPage:
+    """The page of a run for whoever may see it. A run that is over always shows its whole record."""
+    run = Run.objects.select_related("environment", "procedure").get(pk=seen.run)
+    procedure = procedure_of(run.procedure)
+    history = tuple(event_store.load(run.pk))
+    sight = Sight(
+        procedure=procedure,
+        history=history,
+        state=fold(history),
+        me=Actor(f"user:{user.pk}", user.get_full_name() or user.get_username(), roles=seen.roles),
+        now=timezone.now(),
+        numbers=dict(procedure.numbers()),
+    )
+    return RunPage(**_facts(run, sight, seen), **_parts(run, sight, whole_record=whole_record))
+
+
+def _facts(run: Run, sight: Sight, seen: Seen) -> dict[str, Any]:
+    state = sight.state
+    text, tone = STATUS[state.status]
+    if state.status is RunStatus.ENDED:
+        text = f"Ended: {state.ending}"
+    return {
+        "id": run.pk,
+        "title": state.started.title,
+        "version": seen.version,
+        "environment_id": run.environment_id,
+        "environment": state.started.environment_name,
+        "rehearsal": state.started.rehearsal,
+        "simulated": run.environment.is_simulated,
+        "procedure": sight.say(sight.procedure.title),
+        "procedure_id": sight.procedure.id,
+        "procedure_version": sight.procedure.version,
+        "procedure_hash": state.started.procedure_hash,
+        "change": state.started.change,
+        "starter": state.starter.name,
+        "starter_is_me": state.starter.id == sight.me.id,
+        "started_at": state.started_at,
+        "ended_at": state.ended_at,
+        "took": clock(state.ended_at - state.started_at) if state.ended_at else "",
+        "status": str(state.status),
+        "status_text": text,
+        "tone": tone,
+        "ending": state.hold_reason if state.status is RunStatus.ABORTED else state.ending,
+        "position": _position(run, sight),
+        "roles": seen.roles,
+        "head": run.head,
+    }
+
+
+def _position(run: Run, sight: Sight) -> str:
+    number = sight.numbers.get(sight.state.current or "", "")
+    if sight.state.is_over or not number:
+        return f"{run.steps_done} of {run.steps_total} steps behind"
+    return f"Step {number} of {run.steps_total}" if number != "–" else "Before the first step"
+
+
+def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
+    applications = servers.bound_applications(run.pk)
+    files = [] if sight.state.is_over else servers.files_of(applications)
+    listed = list(reversed(sight.history))
+    shown = listed if whole_record or sight.state.is_over else listed[:RECORD]
+    return {
+        "tiles": overview.tiles(sight),
+        "phases": steps.phases(sight),
+        "step": steps.current_step(sight, servers.agent_lines(sight, run.environment_id, files)),
+        "hold": overview.hold(sight),
+        "burdens": overview.burdens(sight),
+        "closed": overview.closed_burdens(sight),
+        "deviations": overview.deviations(sight),
+        "notes": overview.notes(sight),
+        "pairs": servers.pairs(sight, applications),
+        "tail": None if sight.state.is_over else servers.tail(sight, applications, files),
+        "timeline": timeline(sight),
+        "record": record.entries(sight, shown),
+        "record_more": len(listed) - len(shown),
+        "accounts": steps.accounts(sight),
+        "signatures": overview.signatures(sight),
+        "files": overview.files(sight),
+        "may": _may(sight),
+    }
+
+
+def _may(sight: Sight) -> dict[str, May]:
+    """What concerns the run as a whole."""
+    return {
+        "hold": sight.may(core.Hold(reason=ENOUGH)),
+        "note": sight.may(core.AddNote(text=ENOUGH)),
+        "abort": sight.may(core.Abort(reason=ENOUGH)),
+    }

@@ -1,0 +1,209 @@
+"""The servers of a run: pairs as they stand now, their agents, and the newest lines of their logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from django.db.models import QuerySet
+
+from upgrades.domain import run as core
+from upgrades.domain.gates import rule_result
+from upgrades.domain.log_events import visible
+from upgrades.domain.procedure import PutOnHold, Role
+from upgrades.domain.run_state import watch_key
+from upgrades.models import Agent, Application, LogFile, LogLine
+from upgrades.queries.run_page.gate_rows import log_clock
+from upgrades.queries.run_page.shapes import AgentLine, Pair, Server, Tail, TailLine
+from upgrades.queries.run_page.sight import Sight
+
+LINES = 50
+FILES = 2  # the newest of each server: after a rotation the lines go on in the next one
+
+MODES = {
+    "primary": "go",
+    "backup": "",
+    "upgrade-mode": "wait",
+    "primary-upgrade-mode": "wait",
+    "down": "stop",
+}
+
+
+def bound_applications(run_id: int) -> list[Application]:
+    return list(
+        Application.objects.filter(bindings__run=run_id).select_related("host").order_by("bindings__id")
+    )
+
+
+# Pairs.
+
+
+def pairs(sight: Sight, applications: Sequence[Application]) -> tuple[Pair, ...]:
+    """Each HA pair of the run with how its two stand to each other; what has no peer stands alone."""
+    by_name = {application.name: application for application in applications}
+    bound = sight.state.started.bindings
+    playing = {
+        role.name: by_name[bound[role.name].application]
+        for role in sight.procedure.roles
+        if role.name in bound and bound[role.name].application in by_name
+    }
+    seconds = {
+        role.pair_of for role in sight.procedure.roles if role.pair_of in playing and role.name in playing
+    }
+    return tuple(
+        _pair(sight, role, playing)
+        for role in sight.procedure.roles
+        if role.name in playing and role.name not in seconds
+    )
+
+
+def _pair(sight: Sight, role: Role, playing: dict[str, Application]) -> Pair:
+    mine = playing[role.name]
+    other = playing.get(role.pair_of or "")
+    if other is None:
+        return Pair(mine.type, _server(mine, sight.say(role.title)), None)
+    titles = {item.name: sight.say(item.title) for item in sight.procedure.roles}
+    link, text, tone = _link(other, mine)
+    return Pair(
+        f"{mine.type} pair",
+        _server(other, titles[role.pair_of or ""]),
+        _server(mine, titles[role.name]),
+        link,
+        text,
+        tone,
+    )
+
+
+def _server(application: Application, plays: str) -> Server:
+    down = application.process_state == "down"
+    mode = (
+        "stopped"
+        if down
+        else application.mode.replace("primary-", "primary, ").replace("-", " ") or "mode not known"
+    )
+    tone = "stop" if down else MODES.get(application.mode, "")
+    version = application.version or "version not known"
+    return Server(application.name, f"{application.host.name} · {version}", mode, tone, down, plays)
+
+
+def _link(left: Application, right: Application) -> tuple[str, str, str]:
+    down = [server.name for server in (left, right) if server.process_state == "down"]
+    if down:
+        return "↮", f"no redundancy: {' and '.join(down)} {'is' if len(down) == 1 else 'are'} stopped", "wait"
+    modes = sorted((left.mode, right.mode))
+    if modes == ["primary", "upgrade-mode"]:
+        return "⇄", "two primaries, expected while one is in upgrade mode", "wait"
+    if "primary-upgrade-mode" in modes:
+        return "⇄", "one primary, still in upgrade mode", "wait"
+    if modes == ["primary", "primary"]:
+        return "⚠", "two primaries outside the steps that expect them: look at both servers now", "stop"
+    if modes == ["backup", "primary"]:
+        return "⇄", "primary and backup", ""
+    return "·", "how the two stand to each other is not known", ""
+
+
+# Agents.
+
+
+def files_of(applications: Iterable[Application]) -> list[LogFile]:
+    """The log files of the servers, newest first."""
+    return list(
+        LogFile.objects.filter(application__in=applications).select_related("application").order_by("-id")
+    )
+
+
+def agent_lines(sight: Sight, environment_id: int, files: Sequence[LogFile]) -> tuple[AgentLine, ...]:
+    """For each server that the current step watches: whether its agent answers, and how far the log is read."""
+    state = sight.state
+    if state.current is None or state.is_over:
+        return ()
+    step = sight.procedure.step(state.current)
+    watched = {state.application(gate.rule.server): state.host(gate.rule.server) for gate in step.event_gates}
+    if not watched:
+        return ()
+    agents = {
+        agent.host.name: agent
+        for agent in Agent.objects.filter(
+            environment=environment_id, host__name__in=set(watched.values())
+        ).select_related("host")
+    }
+    marks = state.steps[step.id].watermarks
+    return tuple(
+        _agent(name, host, agents.get(host), files, marks.get(name)) for name, host in watched.items()
+    )
+
+
+def _agent(name: str, host: str, agent: Agent | None, files: Sequence[LogFile], marks: object) -> AgentLine:
+    if agent is None:
+        return AgentLine(
+            host, name, "failed", "No agent is registered for this host. Register one on its environment."
+        )
+    newest = next((file for file in files if file.application.name == name), None)
+    trouble = visible(agent.trouble)
+    verdict = "unknown" if trouble else "met" if agent.seen_at else "waiting"
+    counted = marks.get(newest.place, 0) if newest is not None and isinstance(marks, dict) else None
+    return AgentLine(
+        host, name, verdict, trouble, agent.seen_at, newest.cursor if newest is not None else None, counted
+    )
+
+
+# The log.
+
+
+def tail(sight: Sight, applications: Sequence[Application], files: Sequence[LogFile]) -> Tail:
+    """The newest lines of all bound servers together; those that count for a gate are marked."""
+    names = [application.name for application in applications]
+    newest: list[LogFile] = []
+    for name in names:
+        newest += [file for file in files if file.application.name == name][:FILES]
+    lines = sorted(_lines(newest), key=lambda line: line.pk)[-LINES:]
+    places = {file.pk: file for file in newest}
+    kinds = _kinds(sight)
+    rows = tuple(_tail_line(line, places[line.file_id], kinds) for line in lines)
+    seen = {row.server for row in rows} or set(names)
+    return Tail("log-tail", ", ".join(name for name in names if name in seen), rows)
+
+
+def _lines(files: Sequence[LogFile]) -> list[LogLine]:
+    if not files:
+        return []
+    # One short walk along the index of each file; the table as a whole is never looked at.
+    parts: list[QuerySet[LogLine]] = [
+        LogLine.objects.filter(file=file).defer("raw").order_by("-offset", "-id")[:LINES] for file in files
+    ]
+    return list(parts[0].union(*parts[1:], all=True))
+
+
+Kinds = dict[tuple[str, int], str]
+
+
+def _kinds(sight: Sight) -> Kinds:
+    """What each line means for the gates of this run, by its place."""
+    kinds: Kinds = {}
+    for watch in core.active_watches(sight.procedure, sight.state):
+        step, visit, gate_id = watch_key(watch.id)
+        gate = next(gate for gate in sight.procedure.step(step).event_gates if gate.id == gate_id)
+        result = rule_result(gate, sight.state, step, visit)
+        normal = dict(gate.rule.normal)
+        for seen in sight.state.gate(step, gate_id, visit).observations:
+            if seen.event in normal:
+                kinds[seen.place] = "normal"
+        for track in result.tracks:
+            bad = track is not None and isinstance(track.outcome.follow, PutOnHold)
+            if track.ruled_out or (bad and not track.complete):
+                continue
+            for station in track.stations:
+                if station.seen is not None:
+                    kinds[station.seen.place] = "bad" if bad else "hit"
+        for _reason, seen in result.contradictions:
+            kinds[seen.place] = "bad"
+    return kinds
+
+
+def _tail_line(line: LogLine, file: LogFile, kinds: Kinds) -> TailLine:
+    server = file.application.name
+    if line.kind in (LogLine.Kind.GAP, LogLine.Kind.UNREADABLE):
+        what = "not read: " if line.kind == LogLine.Kind.GAP else "format not known: "
+        return TailLine("", "", what + line.text, "gap", server)
+    number = line.event.partition("-")[2] or ("clients" if line.kind == LogLine.Kind.TOTAL else line.event)
+    kind = kinds.get((file.place, line.offset), "")
+    return TailLine(log_clock(line.logged_at)[:8], number, line.text, kind, server)

@@ -1,0 +1,479 @@
+"""What the page of a run shows, as plain values. Texts are filled and free of invisible characters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a sentence of the procedure; `code` is what a person types."""
+
+    text: str
+    code: bool = False
+
+
+Sentence = tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class May:
+    """The core's own answer to “could this person do that now?”: its refusal is `why`.
+
+    `mine` is False when the person lacks the right altogether: then nothing is offered.
+    """
+
+    allowed: bool
+    why: str = ""
+    mine: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An id of the source document and where the procedure's page cites it."""
+
+    id: str
+    anchor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """An exposure or the way back, in the shape of components/exposure.html."""
+
+    label: str
+    state: str
+    note: str
+    value: str = ""
+    since: datetime | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """A line of the list of steps, in the shape of components/step_list.html."""
+
+    id: str
+    number: str
+    title: str
+    state: str
+    note: str = ""
+    url: str = ""
+    took: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    title: str
+    steps: tuple[StepRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    ids: str
+    text: str
+    state: str
+    note: str = ""
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another outcome of the rule, or an event that is normal and counted."""
+
+    label: str
+    ids: str
+    text: str
+    chip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A gap or an unreadable line that keeps a gate from telling."""
+
+    seq: int
+    what: str
+    text: str
+    may: May
+    asked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NameRow:
+    """One of the three names that must be the same (section, Application, `-s`)."""
+
+    label: str
+    value: str
+    agrees: bool
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file or a text that somebody attached."""
+
+    id: int
+    name: str
+    size: int
+    sha256: str
+    text: str
+    by: str
+    at: datetime
+    step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody stated at a confirm gate."""
+
+    answer: str
+    text: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A server's client count: before, and now (None: its log shows none)."""
+
+    server: str
+    before: int | None
+    now: int | None
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    by: str
+    roles: tuple[str, ...]
+    at: datetime
+    comment: str
+    digest: str
+    valid: bool
+    step: str = ""
+    title: str = ""
+    rejected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One thing that a signature covers."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    role: str
+    needed: int
+    signed: int
+    signatures: tuple[Signature, ...]
+    barred: tuple[Shown, ...]
+    covers: tuple[Shown, ...]
+    digest: str
+    sign: May
+    reject: May
+    signed_by_me: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WayBackRow:
+    title: str
+    ready: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRow:
+    """A gate with its verdict, in the shape of components/gate_row.html, and the parts that its kind adds."""
+
+    id: str
+    kind: str
+    title: str
+    verdict: str
+    reason: str
+    sources: tuple[Source, ...] = ()
+    proposal: str = ""
+    stations: tuple[Station, ...] = ()
+    others: tuple[Other, ...] = ()
+    until: datetime | None = None
+    left: str = ""
+    quiet: str = ""
+    doubts: tuple[Doubt, ...] = ()
+    names: tuple[NameRow, ...] = ()
+    files: tuple[File, ...] = ()
+    accepts: frozenset[str] = frozenset()
+    ask: str = ""
+    answers: tuple[Answer, ...] = ()
+    totals: tuple[Total, ...] = ()
+    proof: str = ""
+    approval: Approval | None = None
+    way_back: tuple[WayBackRow, ...] = ()
+    confirm: May = May(allowed=False, mine=False)
+    attach: May = May(allowed=False, mine=False)
+    override: May = May(allowed=False, mine=False)
+    override_asked: int = 0
+
+    @property
+    def is_met(self) -> bool:
+        return self.verdict == "met"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLine:
+    """How far the agent has read the log of a watched server. `counted_from` is the watermark."""
+
+    host: str
+    application: str
+    verdict: str
+    trouble: str = ""
+    seen_at: datetime | None = None
+    position: int | None = None
+    counted_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeRow:
+    text: Sentence
+    warn: bool
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentStep:
+    """The step that the run stands at, in full."""
+
+    id: str
+    visit: int
+    number: str
+    title: str
+    sources: tuple[Source, ...]
+    chip: str
+    tone: str
+    begun: bool
+    begun_at: datetime | None
+    expected: str
+    do: tuple[Sentence, ...]
+    notices: tuple[NoticeRow, ...]
+    needs: tuple[GateRow, ...]
+    gates: tuple[GateRow, ...]
+    agents: tuple[AgentLine, ...]
+    files: tuple[File, ...]
+    begin: May
+    begins_by_itself: bool
+    complete: May
+    completes_by_itself: bool
+    restart: May
+    attach: May
+    skip: May
+    skip_asked: int
+    destroys: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    reason: str
+    since: datetime | None
+    by: str
+    resume: May
+
+
+@dataclass(frozen=True, slots=True)
+class BurdenRow:
+    """An exposure or duty that is open, or was."""
+
+    id: str
+    kind: str
+    title: str
+    since: datetime
+    step: str
+    owner: str
+    mine: bool
+    take_over: May
+    close: May
+    closed_at: datetime | None = None
+    closed_by: str = ""
+    text: str = ""
+    took: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviationRow:
+    number: int
+    what: str
+    reason: str
+    asked_by: str
+    asked_at: datetime
+    decided_by: str
+    comment: str
+    status: str  # open, signed, rejected
+    sign: May
+    reject: May
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    text: str
+    by: str
+    at: datetime
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A bound server, in the shape of components/server.html."""
+
+    name: str
+    place: str
+    role: str
+    tone: str
+    down: bool
+    plays: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    title: str
+    left: Server
+    right: Server | None
+    link: str = ""
+    link_text: str = ""
+    link_tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TailLine:
+    clock: str
+    number: str
+    text: str
+    kind: str
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The newest log lines of the bound servers, in the order in which they were read."""
+
+    id: str
+    server: str
+    lines: tuple[TailLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    x: float
+    width: float
+    end: float
+    y: int
+    label: str
+    tone: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    x: float
+    text: str
+    anchor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    height: int
+    bars: tuple[Bar, ...]
+    ticks: tuple[Tick, ...]
+    now: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event of the run in words. `quote` is what somebody or something else wrote."""
+
+    seq: int
+    at: datetime
+    by: str
+    by_kind: str
+    text: str
+    quote: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What became of a step: when, by whom, and on what proof."""
+
+    id: str
+    number: str
+    title: str
+    state: str
+    visit: int
+    begun_at: datetime | None
+    ended_at: datetime | None
+    took: str
+    begun_by: str
+    ended_by: str
+    reason: str
+    proof: tuple[Shown, ...]
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """Everything that the page of a run shows to one person at one version of the run."""
+
+    id: int
+    title: str
+    version: int
+    environment_id: int
+    environment: str
+    rehearsal: bool
+    simulated: bool
+    procedure: str
+    procedure_id: str
+    procedure_version: int
+    procedure_hash: str
+    change: str
+    starter: str
+    starter_is_me: bool
+    started_at: datetime
+    ended_at: datetime | None
+    took: str
+    status: str
+    status_text: str
+    tone: str
+    ending: str
+    position: str
+    roles: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+    phases: tuple[Phase, ...]
+    step: CurrentStep | None
+    hold: Hold | None
+    burdens: tuple[BurdenRow, ...]
+    closed: tuple[BurdenRow, ...]
+    deviations: tuple[DeviationRow, ...]
+    notes: tuple[Note, ...]
+    pairs: tuple[Pair, ...]
+    tail: Tail | None
+    timeline: Timeline
+    record: tuple[Entry, ...]
+    record_more: int
+    accounts: tuple[Account, ...]
+    signatures: tuple[Signature, ...]
+    files: tuple[File, ...]
+    head: str
+    may: Mapping[str, May] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ("ended", "aborted")
+
+    @property
+    def open_deviations(self) -> tuple[DeviationRow, ...]:
+        return tuple(row for row in self.deviations if row.status == "open")
+
+    @property
+    def acts(self) -> bool:
+        """Whether there is anything at all that this person may do in the run."""
+        return bool({"operator", "approver"} & set(self.roles))
