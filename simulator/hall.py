@@ -15,6 +15,7 @@ from typing import Any
 from simulator.agents import AgentFailed, AgentProcess
 from simulator.model import Refused
 from simulator.scenarios import SCENARIOS
+from simulator.script import STEPS
 from simulator.spec import WORLDS, BadSpec
 from simulator.world import World
 
@@ -113,7 +114,7 @@ class Hall:
             world = self._world(identity)
             world.advance()
             agents = [agent.view() for agent in self._agents.get(identity, [])]
-            return {"world": identity, "agents": agents, **world.view(lines)}
+            return {"world": identity, "agents": agents, "scripted": list(STEPS), **world.view(lines)}
 
     def act(self, identity: str, action: Any) -> dict[str, Any]:
         """Do one action, or several in order: {"actions": [...]}. Raises Refused with what was done before

@@ -1,7 +1,7 @@
 """The HTTP control of the worlds: JSON, loopback only, for the demo, rehearsals and tests.
 
-GET /health · GET /scenarios · GET and POST /worlds · GET and DELETE /worlds/ID · POST /worlds/ID/act · POST
-/worlds/ID/misbehave. A refusal is 409, a mistake 400, each with {"error": text}.
+GET /health · GET /scenarios · GET and POST /worlds · GET and DELETE /worlds/ID · POST /worlds/ID/act ·
+POST /worlds/ID/do-step · POST /worlds/ID/misbehave. A refusal is 409, a mistake 400, each with {"error": text}.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from simulator.hall import Hall, NoSuchWorld
 from simulator.misbehaviours import MISBEHAVIOURS
 from simulator.model import Refused
 from simulator.scenarios import SCENARIOS
+from simulator.script import actions_for
 from simulator.spec import WORLDS, BadSpec
 
 BODY_LIMIT = 1 << 20
@@ -109,6 +110,8 @@ class Handler(BaseHTTPRequestHandler):
                 return HTTPStatus.OK, {"removed": identity}
             case "POST", "worlds", identity, "act":
                 return HTTPStatus.OK, hall.act(identity, body)
+            case "POST", "worlds", identity, "do-step":
+                return HTTPStatus.OK, hall.act(identity, {"actions": _scripted(body)})
             case "POST", "worlds", identity, "misbehave":
                 return HTTPStatus.OK, hall.misbehave(identity, body)
         return HTTPStatus.NOT_FOUND, {"error": f"Nothing answers to {method} {address.path}."}
@@ -140,6 +143,22 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def _scripted(body: Any) -> list[dict[str, Any]]:
+    """The actions of {"step", "roles": {"new", "old"}, "parameters"?}, as `script.actions_for` knows them."""
+    if not isinstance(body, dict) or not isinstance(body.get("step"), str):
+        raise BadRequest('Name the step: {"step": "launch-new", "roles": {"new": "…", "old": "…"}}.')
+    roles, parameters = body.get("roles"), body.get("parameters", {})
+    if not isinstance(roles, dict) or not isinstance(parameters, dict):
+        raise BadRequest("roles and parameters are objects.")
+    try:
+        actions = actions_for(body["step"], roles, parameters)
+    except KeyError as missing:
+        raise BadRequest(f"The step needs a server in the role {missing}.") from missing
+    if not actions:
+        raise Refused("In this step nothing is done on the servers: look, confirm or sign.")
+    return actions
 
 
 def _lines(query: str) -> int:

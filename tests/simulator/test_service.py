@@ -270,3 +270,29 @@ def test_the_process_ends_its_real_agents_and_brings_them_back(tmp_path):
     assert [one["world"] for one in ask("GET", "/worlds")[1]["worlds"]] == [world]
     assert ask("GET", f"/worlds/{world}")[1]["agents"] == before
     end(process)
+
+
+def test_a_step_is_done_as_its_procedure_says(run):
+    service = run()
+    world = service.ask("POST", "/worlds", {"world": "frankfurt"})[1]["world"]
+    roles = {"new": "confserv_b", "old": "confserv"}
+
+    status, content = service.ask("POST", f"/worlds/{world}/do-step", {"step": "install-new", "roles": roles})
+
+    assert (status, content["done"][0].split()[0]) == (200, "confserv_b")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        pytest.param({"step": "clients-moved", "roles": {}}, 409, id="nothing is done in this step"),
+        pytest.param({"step": "launch-new", "roles": {}}, 400, id="a role is missing"),
+        pytest.param({"roles": {}}, 400, id="no step"),
+        pytest.param({"step": "launch-new", "roles": []}, 400, id="roles are no object"),
+    ],
+)
+def test_a_step_that_cannot_be_done_is_refused_with_a_reason(run, body, status):
+    service = run()
+    world = service.ask("POST", "/worlds", {"world": "frankfurt"})[1]["world"]
+
+    assert service.ask("POST", f"/worlds/{world}/do-step", body)[0] == status
