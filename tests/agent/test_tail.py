@@ -4,6 +4,8 @@ import base64
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -309,6 +311,38 @@ def test_a_backlog_of_one_application_does_not_keep_the_other_waiting(tmp_path):
 
 def test_a_poll_for_nobody_ends(tmp_path, reader):
     assert reader.logs.poll(Question(("confserv",), (), {}, 25.0), lambda: False) is None
+
+
+WRITER = """
+import pathlib, sys
+folder, way, total = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+log = folder / "confserv.log"
+for number in range(total):
+    if number % 100 == 0:
+        if way == "named by time":
+            log = folder / ("confserv.20260101_%06d_000.log" % number)
+        elif log.exists():
+            log.rename(folder / ("confserv-%06d.log" % number))
+        log.write_bytes(b"start at %d\\n" % number)
+    with log.open("ab", buffering=0) as stream:
+        stream.write(b"line ")
+        stream.write(b"%d\\n" % number)
+"""
+
+
+@pytest.mark.parametrize("way", ["renamed", "named by time"])
+def test_another_process_that_writes_and_rotates_meanwhile_loses_no_line(tmp_path, reader, way):
+    total = 10_000
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), way, str(total)]) as writer:
+        while writer.poll() is None:
+            reader.poll()
+    assert writer.returncode == 0
+    reader.poll_all()
+
+    content = b"".join(reader.seen[file] for file in reader.order)
+    numbers = [int(line[5:]) for line in content.splitlines() if line.startswith(b"line ")]
+    assert numbers == list(range(total))
+    assert {state for _, state in reader.states} == {"open"}
 
 
 chunks = st.one_of(
