@@ -1,12 +1,14 @@
 """A real agent, asked over HTTP by the real client."""
 
 import asyncio
+import json
 import secrets
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agent import messages
+from agent import configuration, messages, server
 from agent.messages import Cursor
-from tests.agent.conftest import ROOT, SECRET, ask, new_client
+from tests.agent.conftest import ROOT, SECRET, agent_configuration, ask, new_client
 from upgrades.adapters.agent_client import AgentTrouble
 
 pytestmark = pytest.mark.processes
@@ -354,6 +356,62 @@ def test_over_tls_only_a_trusted_certificate_is_accepted(start_agent):
     with pytest.raises(AgentTrouble, match="certificate") as caught:
         ask(agent.address, "health", client={"tls": ssl.create_default_context()})
     assert caught.value.cause == "unreachable"
+
+
+@pytest.fixture
+def impatient(tmp_path, monkeypatch):
+    """An agent within this process that waits for a question a moment only; its port."""
+    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    parsed = configuration.parse(json.dumps(agent_configuration(tmp_path, "confserv")).encode())
+    serving = server.Server(server.Agent(parsed))
+    thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield serving.server_port
+    serving.shutdown()
+    thread.join()
+    serving.server_close()
+
+
+def test_a_question_that_drips_in_does_not_keep_its_connection(impatient):
+    with socket.create_connection(("127.0.0.1", impatient), timeout=0.02) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        while True:  # until the agent ends it
+            try:
+                connection.sendall(b"A")
+                if not connection.recv(1):
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+
+
+def test_connections_beyond_the_bound_are_closed_and_the_others_served(running):
+    port = int(running.address.url.rsplit(":", 1)[1])
+    connections = [
+        socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(server.CONNECTIONS + 1)
+    ]
+    try:
+        assert connections[-1].recv(1) == b""
+        connections.pop(0).close()
+        while True:
+            try:
+                assert ask(running.address, "health").applications == ("confserv",)
+                break
+            except AgentTrouble:
+                continue  # the agent has not noticed yet that a place became free
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_a_client_that_does_not_shake_hands_keeps_nobody_waiting(start_agent):
+    files = {"certificate": str(TLS / "localhost.pem"), "key": str(TLS / "localhost.key")}
+    agent = start_agent("confserv", change=lambda value: value.update(tls=files))
+    trusting = ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
+
+    with socket.create_connection(("127.0.0.1", int(agent.address.url.rsplit(":", 1)[1]))):
+        assert ask(agent.address, "health", client={"tls": trusting}).applications == ("confserv",)
 
 
 def test_an_agent_killed_while_it_waits_is_unreachable(running):
