@@ -16,6 +16,9 @@ Fact = bool | str | None
 Facts = Mapping[str, Fact]
 
 _TOKEN = re.compile(r"\s*(<=|>=|!=|=|<|>|\(|\)|[A-Za-z0-9][A-Za-z0-9._-]*)", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_RESERVED = ("and", "or", "not")
+_DEEPEST = 20  # brackets and nots within each other
 _NAME = re.compile(r"[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)*", re.ASCII)
 _COMPARISONS: dict[str, Callable[[Version, Version], bool]] = {
     "<": operator.lt,
@@ -138,6 +141,7 @@ class _Reader:
             self.tokens.append(token.group(1))
             position = token.end()
         self.at = 0
+        self.depth = 0
 
     def peek(self) -> str | None:
         return self.tokens[self.at] if self.at < len(self.tokens) else None
@@ -165,20 +169,28 @@ class _Reader:
 
     def one(self) -> Condition:
         token = self.take()
-        if token == "not":
-            return Not(self.one())
-        if token == "(":
-            inner = self.either()
-            if self.take() != ")":
-                raise NotACondition(f"“{self.text}”: a closing bracket is missing.")
+        if token in ("not", "("):
+            self.depth += 1
+            if self.depth > _DEEPEST:
+                raise NotACondition(f"“{self.text[:40]}…” is nested too deeply.")
+            inner = Not(self.one()) if token == "not" else self.bracketed()
+            self.depth -= 1
             return inner
-        if not _NAME.fullmatch(token) or token in ("and", "or"):
+        if not _NAME.fullmatch(token) or token in _RESERVED:
             raise NotACondition(f"“{self.text}”: a fact's name is expected in place of “{token}”.")
         following = self.peek()
         if following in ("=", "!=", *_COMPARISONS):
             operation = self.take()
             other = self.take()
+            if not _WORD.fullmatch(other) or other in _RESERVED:
+                raise NotACondition(f"“{self.text}”: a value is expected in place of “{other}”.")
             return Compare(
                 token, operation, other, other_is_fact="." in other and bool(_NAME.fullmatch(other))
             )
         return Is(token)
+
+    def bracketed(self) -> Condition:
+        inner = self.either()
+        if self.take() != ")":
+            raise NotACondition(f"“{self.text}”: a closing bracket is missing.")
+        return inner

@@ -131,11 +131,15 @@ def _take(rule: EventRule, result: RuleResult, seen: Observation, set_aside: fro
 
 def _take_event(rule: EventRule, result: RuleResult, seen: Observation) -> RuleResult:
     tracks = tuple(_advance(track, seen) for track in result.tracks)
+    reached = next((track.outcome for track in tracks if track.complete), None)
+    return replace(result, tracks=tracks, counts=_counted(rule, result, seen), outcome=reached)
+
+
+def _counted(rule: EventRule, result: RuleResult, seen: Observation) -> tuple[tuple[str, int], ...]:
     counts = dict(result.counts)
     if seen.event in dict(rule.normal):
         counts[seen.event] = counts.get(seen.event, 0) + 1
-    reached = next((track.outcome for track in tracks if track.complete), None)
-    return replace(result, tracks=tracks, counts=tuple(sorted(counts.items())), outcome=reached)
+    return tuple(sorted(counts.items()))
 
 
 def _advance(track: Track, seen: Observation) -> Track:
@@ -169,4 +173,9 @@ def _watch_on(rule: EventRule, result: RuleResult, seen: Observation) -> RuleRes
         if track.complete and not before.complete and isinstance(track.outcome.follow, PutOnHold)
     ]
     found = tuple((title, seen) for title in newly)
-    return replace(result, tracks=tracks, contradictions=result.contradictions + found)
+    return replace(
+        result,
+        tracks=tracks,
+        counts=_counted(rule, result, seen),
+        contradictions=result.contradictions + found,
+    )

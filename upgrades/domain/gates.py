@@ -203,23 +203,23 @@ def _last_seen(result: RuleResult) -> str:
 def _clients(gate: ClientsGate, state: RunState, recorded: GateState) -> Verdict:
     if recorded.confirmations:
         answer = _answer(recorded.confirmations[-1])
-        if not answer.pending:
+        if answer.value is not Value.CANNOT_TELL:  # “not tested” leaves it to the totals
             return Verdict(answer.value, f"Proof by reconnection. {answer.reason}", proof=answer.proof)
     leaving, joining = state.application(gate.leaving), state.application(gate.joining)
     begun = state.steps.get(gate.baseline)
     baseline = begun.totals.get(leaving) if begun is not None else None
-    if baseline is None:
+    if begun is None or baseline is None:
         return cannot_tell(
             f"There is no client total of {leaving} from before its shutdown (it is written at debug level only). "
             "Confirm instead that each client application shows its reconnection."
         )
     now_there, seq = state.totals.get(joining, (None, 0))
     left, left_seq = state.totals.get(leaving, (None, 0))
-    if now_there is None:
+    if now_there is None or seq <= begun.begun_seq:
         return waiting(
             f"{joining} has not logged a client total yet; {baseline} clients are to come from {leaving}."
         )
-    if left is None or left_seq <= 0:
+    if left is None or left_seq <= begun.begun_seq:
         return waiting(
             f"{leaving} has not logged a client total since; its own total is the other half of the proof."
         )

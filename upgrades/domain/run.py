@@ -260,6 +260,17 @@ def _need_second(state: RunState, by: Actor, role: str, act: str) -> None:
         raise NotAllowed(f"{by.name} may not {act}: {why}. Ask another person with the role {role}.")
 
 
+def _not_signer(state: RunState, step: Step, by: Actor) -> None:
+    """Approving and carrying out are two people's acts: whoever signed this step has no hand in it (section 7)."""
+    for gate in step.needs:
+        if isinstance(gate, ApprovalGate):
+            recorded = state.gate(step.id, gate.id)
+            if any(signed.by.id == by.id for signed in recorded.signatures) and by.id not in recorded.lapsed:
+                raise NotAllowed(
+                    f"{by.name} signed “{fill(step.title, state.facts)}”, so another person carries it out."
+                )
+
+
 # The step that is meant.
 
 
@@ -296,6 +307,7 @@ def _closed(verdict_list: Iterable[tuple[Any, Any]]) -> str:
 def _begin(procedure: Procedure, state: RunState, command: Begin, by: Actor) -> list[RunEvent]:
     _need(by, "operator", "begin a step")
     step, at = _current(procedure, state, command.step, command.visit)
+    _not_signer(state, step, by)
     _not_held(state)
     if at.status is StepStatus.BEGUN:
         return []
@@ -330,6 +342,7 @@ def _complete(procedure: Procedure, state: RunState, command: Complete, by: Acto
     if done is not None and done.visit == command.visit and done.status is StepStatus.DONE:
         return []
     step, at = _current(procedure, state, command.step, command.visit)
+    _not_signer(state, step, by)
     _not_held(state)
     if at.status is not StepStatus.BEGUN:
         raise OutOfTurn(f"“{fill(step.title, state.facts)}” has not begun yet. Begin it first.")
@@ -343,6 +356,7 @@ def _complete(procedure: Procedure, state: RunState, command: Complete, by: Acto
 def _confirm(procedure: Procedure, state: RunState, command: Confirm, by: Actor) -> list[RunEvent]:
     _need(by, "operator", "confirm a gate")
     step, at = _current(procedure, state, command.step, command.visit)
+    _not_signer(state, step, by)
     gate = step.gate(command.gate)
     if not isinstance(gate, ConfirmGate | ClientsGate):
         raise BadInput(f"“{command.gate}” of this step is not something that a person confirms.", "gate")
@@ -358,6 +372,7 @@ def _confirm(procedure: Procedure, state: RunState, command: Confirm, by: Actor)
 def _attach(procedure: Procedure, state: RunState, command: Attach, by: Actor) -> list[RunEvent]:
     _need(by, "operator", "attach evidence")
     step, at = _current(procedure, state, command.step, command.visit)
+    _not_signer(state, step, by)
     text = checked(command.text, what="The text")
     form = "file" if command.sha256 else "text"
     if command.gate:
@@ -424,6 +439,7 @@ def _reject(procedure: Procedure, state: RunState, command: Reject, by: Actor) -
 def _restart(procedure: Procedure, state: RunState, command: Restart, by: Actor) -> list[RunEvent]:
     _need(by, "operator", "begin a step again")
     step, at = _current(procedure, state, command.step, command.visit)
+    _not_signer(state, step, by)
     _not_held(state)
     if at.status is not StepStatus.BEGUN:
         raise OutOfTurn(f"“{fill(step.title, state.facts)}” has not begun yet, so it cannot begin again.")
@@ -620,7 +636,7 @@ def _completion(procedure: Procedure, state: RunState, step: Step, proof: dict[s
             title = fill(procedure.duty(owed.duty).title, state.facts)
             events.append(e.DutyOwed(duty=owed.duty, title=title, step=step.id))
     for owed in step.fulfils:
-        if f"duty:{owed.duty}" in state.burdens:
+        if (owed.when is None or holds(owed.when, state.facts)) and f"duty:{owed.duty}" in state.burdens:
             events.append(e.DutyDone(duty=owed.duty, step=step.id))
     return [*events, *_follow(procedure, state, step, step.then)]
 
@@ -757,7 +773,8 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
                 if host in state.lost_agents:
                     kept.append(event)
             case e.ClientTotalSeen(application=application, total=total):
-                if state.totals.get(application, (None, 0))[0] != total:
+                before, seq = state.totals.get(application, (None, 0))
+                if before != total or seq <= _baseline_seq(procedure, state):
                     kept.append(event)
             case e.ProbeAnswered():
                 if _is_news(state, event):
@@ -768,6 +785,13 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
             case _:
                 raise BadInput(f"A worker does not report {event.kind}.")
     return kept
+
+
+def _baseline_seq(procedure: Procedure, state: RunState) -> int:
+    """Where the last count of clients began; an equal total seen after it is news."""
+    gates = [gate for step in procedure.steps for gate in step.all_gates if isinstance(gate, ClientsGate)]
+    begun = [state.steps[gate.baseline].begun_seq for gate in gates if gate.baseline in state.steps]
+    return max(begun, default=0)
 
 
 def _is_news(state: RunState, event: e.ProbeAnswered) -> bool:
@@ -807,7 +831,7 @@ def _contradictions(procedure: Procedure, state: RunState) -> list[RunEvent]:
             continue
         step_id, visit, gate_id = watch_key(watch.id)
         gate = procedure.step(step_id).gate(gate_id)
-        if not isinstance(gate, EventGate):
+        if not isinstance(gate, EventGate) or not _opened(gate, state.gate(step_id, gate_id)):
             continue
         known = state.gate(step_id, gate_id).contradicted
         for reason, seen in rule_result(gate, state, step_id).contradictions:
@@ -819,6 +843,14 @@ def _contradictions(procedure: Procedure, state: RunState) -> list[RunEvent]:
                 held = [] if state.status is RunStatus.HELD else [e.RunHeld(reason=why)]
                 return [contradicted, *held]
     return []
+
+
+def _opened(gate: EventGate, recorded: GateState) -> bool:
+    """Whether the outcome let the run go on. After any other one the server's end is what is asked for, no surprise."""
+    reached = recorded.outcome.event if recorded.outcome is not None else None
+    return isinstance(reached, e.OutcomeReached) and any(
+        outcome.id == reached.outcome and isinstance(outcome.follow, GoOn) for outcome in gate.rule.outcomes
+    )
 
 
 def _outcomes(procedure: Procedure, state: RunState) -> list[RunEvent]:

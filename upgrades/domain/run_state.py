@@ -49,6 +49,7 @@ class StepState:
     watermarks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Fact] = field(default_factory=dict)
+    begun_seq: int = 0  # of the event that began it; what was recorded before does not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,10 +266,13 @@ def _step(state: RunState, recorded: Recorded) -> RunState:
                 watermarks=event.watermarks,
                 totals=event.totals,
                 facts=state.facts,
+                begun_seq=recorded.seq,
             )
             return replace(state, steps={**state.steps, step: at})
         case e.StepSkipped(step=step, visit=visit, reason=reason):
-            known = state.steps.get(step) or StepState(visit, StepStatus.SKIPPED, entered_at=recorded.at)
+            known = state.steps.get(step)
+            if known is None or known.visit != visit:
+                known = StepState(visit, StepStatus.SKIPPED, entered_at=recorded.at)
             at = replace(
                 known, status=StepStatus.SKIPPED, ended_at=recorded.at, ended_by=recorded.by, reason=reason
             )
