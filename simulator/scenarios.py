@@ -65,7 +65,7 @@ SCENARIOS: dict[str, Scenario] = {
             "The new server does not detect that its peer is older; upgrade mode has to be forced.",
             behaviour="not-detected",
             events=(22911, 22902),
-            steps=(*_START, "replace-folder", "launch-new", "force-upgrade-mode", *_END),
+            steps=(*_START, "replace-folder", "launch-new", "force-upgrade-mode", "launch-new", *_END),
         ),
         _automatic(
             "compatible",

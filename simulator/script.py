@@ -51,16 +51,19 @@ STEPS: dict[str, Callable[[Mapping[str, str], Mapping[str, Any]], list[Action]]]
     "point-to-new-database": _fixed(_on("point-to-database", "new", which="upgraded", folder="prepared")),
     "replace-folder": _fixed(_on("stop", "new"), _on("replace-folder", "new")),
     "launch-new": _fixed(_on("start", "new")),
-    "force-upgrade-mode": _fixed(
-        _on("stop", "new"), _on("set-upgrade-mode", "new", on=True), _on("start", "new")
-    ),
+    # The step after it is launch-new again: its watch must begin before the server starts.
+    "force-upgrade-mode": _fixed(_on("stop", "new"), _on("set-upgrade-mode", "new", on=True)),
+    "close-compatible": lambda _roles, _parameters: [{"action": "set-read-only", "on": False}],
     "stop-old": _fixed(_on("stop", "old")),
     "install-remaining": _install_remaining,
     "start-remaining": _fixed(_on("start", "old")),
     "stop-upgrade-mode": _fixed(_on("stop", "new")),
     # Left in place, the option would force upgrade mode again at this start.
-    "start-former": _fixed(_on("set-upgrade-mode", "new", on=False), _on("start", "new")),
-    "end-read-only": lambda _roles, _parameters: [{"action": "set-read-only", "on": False}],
+    "start-former": lambda roles, _parameters: [
+        _on("set-upgrade-mode", "new", on=False)(roles),
+        _on("start", "new")(roles),
+        {"action": "set-read-only", "on": False},
+    ],
 }
 
 

@@ -36,7 +36,7 @@ def test_forced_upgrade_mode_logs_25300_after_the_first_start_found_nothing(stag
     play = stage("forced")
     play.play_until("launch-new")
     assert play.server("confserv_b").mode == "initializing"
-    play.play("force-upgrade-mode")
+    play.play("force-upgrade-mode", "launch-new")
     assert play.launch() == [22911, 22902, 22911, 25300, 22902, 22170]
     assert play.server("confserv_b").mode == "upgrade-mode"
 

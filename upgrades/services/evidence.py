@@ -6,11 +6,11 @@ import hashlib
 import re
 import unicodedata
 import uuid
-from typing import BinaryIO
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
+from django.core.files.base import File
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 from django.utils import timezone
@@ -29,7 +29,7 @@ def attach_file(
     step: str,
     visit: int,
     gate: str,
-    upload: UploadedFile,
+    upload: UploadedFile[bytes],
     text: str,
     by: AbstractUser,
     command_id: UUID,
@@ -58,7 +58,7 @@ def _store(
     step: str,
     visit: int,
     gate: str,
-    upload: UploadedFile,
+    upload: UploadedFile[bytes],
     text: str,
     by: AbstractUser,
     command_id: UUID,
@@ -102,7 +102,7 @@ def _may_act(run_id: int, by: AbstractUser) -> bool:
     return run is not None and bool(actor_for(by, run.environment).roles)
 
 
-def _hash(upload: UploadedFile) -> str:
+def _hash(upload: UploadedFile[bytes]) -> str:
     found = hashlib.sha256()
     for chunk in upload.chunks():
         found.update(chunk)
@@ -117,7 +117,7 @@ def clean_name(name: str) -> str:
     return shown.strip(" .")[:200] or "file"
 
 
-def open_file(evidence_id: int, by: AbstractUser) -> tuple[Evidence, BinaryIO]:
+def open_file(evidence_id: int, by: AbstractUser) -> tuple[Evidence, File[bytes]]:
     """The row and the open file, for whoever has a role in the run's environment."""
     row = Evidence.objects.filter(pk=evidence_id).first()
     if row is None or not _may_act(row.run_id, by):

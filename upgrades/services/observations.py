@@ -82,22 +82,23 @@ def _behind_watermark(run: Run, watch: Watch) -> Iterator[LogLine]:
 
 
 def _process(run: Run, state: RunState, watch: Watch) -> Iterator[RunEvent]:
+    """The server went away after it had come up within this watch.
+
+    That it went down earlier may be noticed only now, so a process that was not seen to come up did not end either.
+    """
     step, _visit, _gate = watch_key(watch.id)
-    begun = state.steps[step].begun_at
-    gone = ProcessChange.objects.filter(
+    changes = ProcessChange.objects.filter(
         application__environment=run.environment_id,
         application__name=watch.application,
-        state="down",
-        before="up",
-        seen_at__gt=begun,
-    )
-    for change in gone:
-        yield e.ServerEnded(
-            watch=watch.id,
-            application=watch.application,
-            change=change.pk,
-            text=change.reason or "its process is gone",
-        )
+        seen_at__gt=state.steps[step].begun_at,
+    ).order_by("pk")
+    came_up = False
+    for change in changes:
+        if change.state == "up":
+            came_up = True
+        elif change.state == "down" and came_up:
+            text = change.reason or "its process is gone"
+            yield e.ServerEnded(watch=watch.id, application=watch.application, change=change.pk, text=text)
 
 
 def _totals(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEvent]:

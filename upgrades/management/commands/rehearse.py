@@ -1,0 +1,232 @@
+"""Carry a whole procedure through on simulated servers, headless, and say whether it ended as it must."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from celery import current_app
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from upgrades.adapters import event_store, simulator_client
+from upgrades.domain import run_events as e
+from upgrades.domain.run_events import Recorded
+from upgrades.models import Environment, Target
+from upgrades.queries.procedures import newest, procedure_of
+from upgrades.services import procedures, starting
+from upgrades.services.rehearsal_crew import EXPECTED, Expected, Rehearsal, crew
+from upgrades.services.simulated import environment_from_world
+
+TURN = 0.1  # seconds between two looks at the run
+BAR = 24
+
+
+class Command(BaseCommand):
+    help = "Rehearse a procedure on simulated servers through the same services, workers and agents as a live run."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("procedure", nargs="?", default="config-server-ha")
+        parser.add_argument("--scenario", default="automatic", help=f"one of {', '.join(EXPECTED)}")
+        parser.add_argument("--all", action="store_true", help="every scenario, one after the other")
+        parser.add_argument(
+            "--speed", type=float, default=10.0, help="how much faster than life the servers are"
+        )
+        parser.add_argument("--limit", type=float, default=120.0, help="seconds that one rehearsal may take")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        scenarios = list(EXPECTED) if options["all"] else [options["scenario"]]
+        unknown = [name for name in scenarios if name not in EXPECTED]
+        if unknown:
+            raise CommandError(f"There is no scenario “{unknown[0]}”. Choose one of {', '.join(EXPECTED)}.")
+        procedures.publish_all()
+        wrong = []
+        with simulator(), worker():
+            for name in scenarios:
+                try:
+                    complaint = self._rehearse(options["procedure"], name, options["speed"], options["limit"])
+                except simulator_client.SimulatorUnavailable as trouble:
+                    raise CommandError(str(trouble)) from trouble
+                self._say(f"{name}: {complaint or 'ended as it must'}")
+                if complaint:
+                    wrong.append(name)
+        if wrong:
+            raise CommandError(f"Not as expected: {', '.join(wrong)}.")
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
+
+    def _rehearse(self, procedure: str, scenario: str, speed: float, limit: float) -> str:
+        """Empty when the rehearsal ended as the scenario says, else what was wrong."""
+        world = simulator_client.create_world(
+            {
+                "world": "frankfurt",
+                "name": f"rehearse-{uuid.uuid4().hex[:8]}",
+                "scenario": scenario,
+                "speed": speed,
+            }
+        )
+        try:
+            rehearsal = begin(procedure, scenario, world)
+            return self._carry_out(rehearsal, EXPECTED[scenario], limit)
+        finally:
+            simulator_client.delete(world["world"])
+
+    def _carry_out(self, rehearsal: Rehearsal, expected: Expected, limit: float) -> str:
+        seen, until = 0, time.monotonic() + limit
+        while time.monotonic() < until:
+            rehearsal.turn()
+            seen = self._print_news(rehearsal, seen)
+            complaint = rehearsal.finished(expected)
+            if complaint is not None:
+                self._print_news(rehearsal, seen)
+                return complaint
+            if expected.waiting_at and self._has_waited(rehearsal, expected.waiting_at):
+                return ""
+            time.sleep(TURN)
+        _, state = rehearsal.look()
+        said = f" Last refusal: {rehearsal.refused[-1]}" if rehearsal.refused else ""
+        return f"After {limit:g} seconds the run still stands at {state.current} ({state.status}).{said}"
+
+    def _has_waited(self, rehearsal: Rehearsal, step: str) -> bool:
+        """Whether nothing has opened the step's gate for a while in which a server that logs would have."""
+        _, state = rehearsal.look()
+        begun = state.steps[step].begun_at if state.current == step else None
+        return begun is not None and (timezone.now() - begun).total_seconds() > 6
+
+    def _print_news(self, rehearsal: Rehearsal, seen: int) -> int:
+        procedure, state = rehearsal.look()
+        done = [step.id for step in procedure.steps if step.numbered and not step.aside]
+        settled = sum(1 for step in done if step in state.steps and state.steps[step].ended_at is not None)
+        filled = BAR * settled // len(done)
+        bar = "█" * filled + "·" * (BAR - filled)
+        for recorded in event_store.load(rehearsal.run_id, after=seen):
+            line = told(recorded)
+            if line:
+                self._say(f"{bar} {recorded.at:%H:%M:%S} {line}")
+            seen = recorded.seq
+        return seen
+
+
+def told(recorded: Recorded) -> str:
+    """An event in a line for the terminal; empty for what would only fill it."""
+    event, who = recorded.event, recorded.by.name
+    match event:
+        case e.RunStarted():
+            return f"run started: {event.title}"
+        case e.StepBegun():
+            return f"step  {event.step} begun ({who})"
+        case e.StepCompleted():
+            return f"step  {event.step} completed ({who})"
+        case e.StepSkipped() | e.StepLeft():
+            return f"step  {event.step} {event.kind.split('.')[1]}"
+        case e.LogEventSeen():
+            return f"log   {event.application} {event.event}"
+        case e.LogDoubtful() | e.ServerEnded():
+            return f"log   {event.application}: {event.text[:90]}"
+        case e.OutcomeReached():
+            return f"gate  {event.gate} of {event.step}: {event.outcome}"
+        case e.ProbeAnswered():
+            return f"gate  {event.gate} of {event.step}: {event.value}"
+        case e.GateConfirmed() | e.EvidenceAttached() | e.ApprovalSigned():
+            return f"gate  {event.gate} of {event.step}: {event.kind.split('.')[1]} by {who}"
+        case e.RunHeld():
+            return f"held: {event.reason}"
+        case e.RunEnded():
+            return f"run ended: {event.ending}"
+        case e.ExposureOpened() | e.ExposureClosed():
+            return f"exposure {event.exposure} {event.kind.split('.')[1]}"
+        case _:
+            return ""
+
+
+def begin(procedure: str, scenario: str, world: dict[str, Any]) -> Rehearsal:
+    """Start a rehearsal of `procedure` in a world that plays `scenario`."""
+    environment = environment_from_world(world, name=f"Rehearsal · {scenario} · {world['world']}")
+    known = simulator_client.scenarios()["scenarios"][scenario]
+    reached = {"ConfigurationServer": world["target"], "SCS": "8.5.100", "LCA": "8.5.100"}
+    Target.objects.bulk_create(
+        Target(environment=environment, component=component, version=version)
+        for component, version in reached.items()
+    )
+    operator, approver = crew(environment)
+    upgraded = bool(known["database-upgraded"])
+    parameters = {"database-upgraded": "true" if upgraded else "false"}
+    if upgraded:
+        parameters["keep-database-until"] = "2030-12-31"
+    done = starting.start_run(
+        environment_id=environment.pk,
+        procedure=procedure,
+        bindings=_bindings(environment, procedure, world),
+        parameters=parameters,
+        confirmations={},
+        rehearsal=False,  # the environment itself is a simulated one
+        change="",
+        by=operator,
+        command_id=uuid.uuid4(),
+    )
+    return Rehearsal(done.run, operator, approver, world["world"])
+
+
+def _bindings(environment: Environment, procedure: str, world: dict[str, Any]) -> dict[str, int]:
+    names = dict(environment.applications.values_list("name", "pk"))
+    roles = procedure_of(newest(procedure)).roles
+    return {role.name: names[world["roles"][role.name]] for role in roles}
+
+
+@contextlib.contextmanager
+def simulator() -> Iterator[None]:
+    """The simulator of this installation, or one of our own for the time being."""
+    if simulator_client.is_set_up():
+        yield
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="rehearse-") as folder,
+        subprocess.Popen(
+            [sys.executable, "-m", "simulator", "serve", "--listen", "127.0.0.1:0", "--root", folder],
+            cwd=settings.BASE_DIR,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            if "listening on " not in said:
+                raise CommandError("The simulator did not start. Run `python -m simulator serve` to see why.")
+            settings.SIMULATOR_URL = said.split("listening on ")[1].strip()
+            yield
+        finally:
+            settings.SIMULATOR_URL = ""
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def worker() -> Iterator[None]:
+    """The workers that run already, or one of our own with its clock for the time being."""
+    if current_app.control.ping(timeout=1.0):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="rehearse-") as folder:
+        log = Path(folder) / "worker.log"
+        command = [sys.executable, "-m", "celery", "-A", "runbook", "worker", "--concurrency", "3"]
+        clock = ["--beat", "--schedule", str(Path(folder) / "beat")]
+        with (
+            log.open("w") as out,
+            subprocess.Popen([*command, *clock], cwd=settings.BASE_DIR, stdout=out, stderr=out) as process,
+        ):
+            try:
+                yield
+            finally:
+                process.terminate()
+                process.wait(timeout=60)

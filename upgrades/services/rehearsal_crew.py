@@ -1,0 +1,232 @@
+"""The crew of a headless rehearsal: an operator and an approver who do what each step says, through the same
+services as everybody, on simulated servers.
+
+`next_acts` looks at a run and says what the crew does now; whoever runs the rehearsal carries it out and looks again.
+Nothing here opens a gate: the crew confirms, attaches and signs, the servers log, the workers see.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from django.contrib.auth.models import AbstractUser, User
+
+from upgrades.adapters import event_store, simulator_client
+from upgrades.domain import run as core
+from upgrades.domain.event_rule import Kind
+from upgrades.domain.gates import applies, rule_result, shown_digest, verdict
+from upgrades.domain.procedure import (
+    ApprovalGate,
+    Completes,
+    ConfirmGate,
+    EvidenceGate,
+    Gate,
+    Procedure,
+    Step,
+)
+from upgrades.domain.refusal import Refused
+from upgrades.domain.run_state import RunState, RunStatus, StepState, StepStatus, fold
+from upgrades.domain.verdict import Value
+from upgrades.models import Environment, Membership, Run
+from upgrades.queries.procedures import procedure_of
+from upgrades.services import runs
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How a scenario must end: the run's ending, or the step at which the crew must find it held or waiting.
+
+    `visited` are steps that must have been entered, besides.
+    """
+
+    ending: str = ""
+    held_at: str = ""
+    waiting_at: str = ""
+    visited: tuple[str, ...] = ()
+
+
+# What each scenario of the simulator must lead to in `config-server-ha`.
+EXPECTED = {
+    "automatic": Expected(ending="completed"),
+    "forced": Expected(ending="completed", visited=("force-upgrade-mode",)),
+    "compatible": Expected(ending="compatible", visited=("close-compatible",)),
+    "database-upgraded": Expected(ending="completed", visited=("point-to-new-database",)),
+    "wrong-database": Expected(held_at="launch-new"),
+    "same-schema": Expected(held_at="launch-new"),
+    "crash": Expected(ending="completed"),
+    "silent": Expected(waiting_at="launch-new"),
+    "rotation": Expected(ending="completed"),
+    "clock-skew": Expected(ending="completed"),
+    "unknown-format": Expected(ending="completed"),
+}
+
+
+def crew(environment: Environment) -> tuple[User, User]:
+    """The operator and the approver of rehearsals, who cannot sign in, with their roles in `environment`."""
+    people = []
+    for role in (Membership.Role.OPERATOR, Membership.Role.APPROVER):
+        name = f"rehearsal-{role}"
+        person, made = User.objects.get_or_create(
+            username=name, defaults={"first_name": "Rehearsal", "last_name": role}
+        )
+        if made:
+            person.set_unusable_password()
+            person.save()
+        Membership.objects.get_or_create(environment=environment, user=person, role=role)
+        people.append(person)
+    return people[0], people[1]
+
+
+Act = tuple[str, core.Command]  # "operator" or "approver", and what that person does
+
+
+def next_acts(procedure: Procedure, state: RunState) -> Iterator[Act]:
+    """What the crew does now, in order; nothing while servers and workers are at work."""
+    for number, deviation in state.deviations.items():
+        if deviation.is_open:
+            yield (
+                "approver",
+                core.SignDeviation(number=number, comment="Looked at the line; it changes nothing."),
+            )
+    if state.status is RunStatus.CLOSING:
+        for burden in state.unowned:
+            yield (
+                "approver",
+                core.TakeOver(burden=burden.id, reason="Taken over at the end of the rehearsal."),
+            )
+    if state.current is None or state.status is not RunStatus.RUNNING:
+        return
+    step, at = procedure.step(state.current), state.steps[state.current]
+    if at.status is StepStatus.CURRENT:
+        yield from _before(procedure, state, step, at)
+    else:
+        yield from _during(procedure, state, step, at)
+
+
+def _before(procedure: Procedure, state: RunState, step: Step, at: StepState) -> Iterator[Act]:
+    open_gates = _open_gates(procedure, state, step, step.needs)
+    for gate in open_gates:
+        if isinstance(gate, ApprovalGate):
+            digest = shown_digest(procedure, state, step, gate)
+            yield "approver", core.Sign(step=step.id, visit=at.visit, gate=gate.id, digest=digest)
+        else:
+            yield from _answer(step, at, gate)
+    if step.begun_by_person and not open_gates:
+        yield "operator", core.Begin(step=step.id, visit=at.visit)
+
+
+def _during(procedure: Procedure, state: RunState, step: Step, at: StepState) -> Iterator[Act]:
+    open_gates = _open_gates(procedure, state, step, step.gates)
+    for gate in open_gates:
+        yield from _answer(step, at, gate)
+    for event_gate in step.event_gates:
+        result = rule_result(event_gate, state, step.id)
+        if result.ended is not None and result.outcome is None:
+            reason = "The server went away while it was starting; its log shows why."
+            yield "operator", core.Restart(step=step.id, visit=at.visit, reason=reason)
+        asked = {deviation.doubt for deviation in state.deviations.values()}
+        for doubt in result.doubts:
+            if doubt.kind is Kind.UNREADABLE and doubt.seq not in asked:
+                yield (
+                    "operator",
+                    core.AskDeviation(
+                        step=step.id,
+                        visit=at.visit,
+                        what="doubt",
+                        gate=event_gate.id,
+                        doubt=doubt.seq,
+                        reason="The line is not from the server's own log writer and says nothing of its state.",
+                    ),
+                )
+    if step.completes is Completes.BY_PERSON and not open_gates:
+        yield "operator", core.Complete(step=step.id, visit=at.visit)
+
+
+def _open_gates(procedure: Procedure, state: RunState, step: Step, gates: tuple[Gate, ...]) -> list[Gate]:
+    return [
+        gate
+        for gate in gates
+        if applies(gate, state) and verdict(procedure, state, step, gate).value is not Value.MET
+    ]
+
+
+def _answer(step: Step, at: StepState, gate: Gate) -> Iterator[Act]:
+    match gate:
+        case ConfirmGate():
+            yield (
+                "operator",
+                core.Confirm(
+                    step=step.id, visit=at.visit, gate=gate.id, answer="pass", text="Seen in the rehearsal."
+                ),
+            )
+        case EvidenceGate():
+            yield (
+                "operator",
+                core.Attach(
+                    step=step.id, visit=at.visit, gate=gate.id, text="Stands in the simulated world."
+                ),
+            )
+        case _:
+            return
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """A rehearsal under way. `turn` lets the crew act once; servers and workers act in between."""
+
+    run_id: int
+    operator: AbstractUser
+    approver: AbstractUser
+    world: str
+    done_in_world: set[tuple[str, int]] = field(default_factory=set)
+    refused: list[str] = field(default_factory=list)
+
+    def look(self) -> tuple[Procedure, RunState]:
+        run = Run.objects.select_related("procedure").get(pk=self.run_id)
+        return procedure_of(run.procedure), fold(event_store.load(self.run_id))
+
+    def turn(self) -> list[str]:
+        """What the crew did this time, a line each."""
+        procedure, state = self.look()
+        lines = self._in_the_world(procedure, state)
+        for who, command in next_acts(procedure, state):
+            person = self.operator if who == "operator" else self.approver
+            try:
+                runs.act(run_id=self.run_id, command=command, by=person, command_id=uuid.uuid4())
+            except Refused as refusal:
+                self.refused.append(refusal.message)
+                break
+            lines.append(f"{who}: {type(command).__name__}")
+        return lines
+
+    def _in_the_world(self, procedure: Procedure, state: RunState) -> list[str]:
+        """Do what a step says on the simulated servers, once per visit, and only after the step has begun."""
+        if state.current is None or state.status is not RunStatus.RUNNING:
+            return []
+        at = state.steps[state.current]
+        key = (state.current, at.visit)
+        if at.status is not StepStatus.BEGUN or key in self.done_in_world:
+            return []
+        self.done_in_world.add(key)
+        roles = {role.name: state.application(role.name) for role in procedure.roles}
+        try:
+            said = simulator_client.do_step(self.world, state.current, roles, dict(state.facts))
+        except simulator_client.SimulatorRefused:
+            return []  # in this step nothing is done on the servers
+        return [f"servers: {said}"]
+
+    def finished(self, expected: Expected) -> str | None:
+        """Empty when the run stands where the scenario must lead, a sentence when it went wrong, None to go on."""
+        _, state = self.look()
+        missed = [step for step in expected.visited if step not in state.steps]
+        if state.is_over:
+            if state.ending != expected.ending or missed:
+                return f"The run ended as “{state.ending}”, expected “{expected.ending}” {missed or ''}."
+            return ""
+        if state.status is RunStatus.HELD:
+            if state.current == expected.held_at:
+                return ""
+            return f"The run is held at {state.current}: {state.hold_reason}"
+        return None
