@@ -1,0 +1,133 @@
+"""A run: its page, its live region, everything that people do in it, and its evidence files."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, cast
+from urllib.parse import quote
+
+from django.contrib.auth.models import AbstractUser
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.utils.http import parse_etags
+from django.views.decorators.http import require_POST, require_safe
+
+from upgrades.domain.refusal import Refused
+from upgrades.queries.run_page import Seen, run_page, seen_by
+from upgrades.services import evidence
+from upgrades.services.runs import NoSuchRun
+from upgrades.web.answers import answer_refusal, wants_fragment
+from upgrades.web.forms import FORMS, ActForm, RunForms, sent_form
+from upgrades.web.stream import stream_url
+
+PAGE = "upgrades/runs/show.html"
+BOARD = "upgrades/runs/show.html#board"
+
+
+def _user(request: HttpRequest) -> AbstractUser:
+    return cast(AbstractUser, request.user)
+
+
+def _seen(request: HttpRequest, run_id: int) -> Seen:
+    found = seen_by(run_id, _user(request))
+    if found is None:
+        raise Http404("There is no such run, or you have no role in its environment.")
+    return found
+
+
+@require_safe
+def show_run(request: HttpRequest, run_id: int) -> HttpResponse:
+    """The page of a run; once the run is over it is its report."""
+    return _show(request, _seen(request, run_id), PAGE)
+
+
+@require_safe
+def run_board(request: HttpRequest, run_id: int) -> HttpResponse:
+    """The live region. Its ETag is the version of the run as this person sees it; 304 costs one query."""
+    seen = _seen(request, run_id)
+    etag = _etag(seen, _user(request))
+    if etag in [tag.removeprefix("W/") for tag in parse_etags(request.headers.get("If-None-Match", ""))]:
+        return HttpResponse(status=304, headers={"ETag": etag})
+    return _show(request, seen, BOARD)
+
+
+@require_POST
+def act_on_run(request: HttpRequest, run_id: int, verb: str) -> HttpResponse:
+    """One act of a person. Refused, the page comes again with the reason and what was typed."""
+    if verb not in FORMS:
+        raise Http404("There is no such act.")
+    _seen(request, run_id)
+    form: ActForm | None = None
+    try:
+        form = sent_form(FORMS[verb], request)
+        form.send(run_id, _user(request))
+    except Refused as refusal:
+        return answer_refusal(
+            refusal, lambda text, status: _again(request, run_id, form, refusal=text, status=status)
+        )
+    if wants_fragment(request):
+        return _again(request, run_id, None)
+    return redirect("show-run", run_id, permanent=False, preserve_request=False)
+
+
+def _again(
+    request: HttpRequest, run_id: int, form: ActForm | None, *, refusal: str = "", status: int = 200
+) -> HttpResponse:
+    template = BOARD if wants_fragment(request) else PAGE
+    return _show(request, _seen(request, run_id), template, form, refusal=refusal, status=status)
+
+
+def _show(
+    request: HttpRequest,
+    seen: Seen,
+    template: str,
+    form: ActForm | None = None,
+    *,
+    refusal: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    user = _user(request)
+    page = run_page(seen, user, whole_record=request.GET.get("record") == "all")
+    etag = _etag(seen, user)
+    context: dict[str, Any] = {
+        "page": page,
+        "forms": RunForms(form),
+        "rehearsal": page.rehearsal,
+        "refusal": refusal,
+        "etag": etag,
+        "stream_url": "" if page.is_over else stream_url("run", page.id, user.pk),
+    }
+    response = render(request, template, context, status=status)
+    if template == BOARD and status == 200:
+        response.headers["ETag"] = etag
+    return response
+
+
+def _etag(seen: Seen, user: AbstractUser) -> str:
+    roles = hashlib.sha256(" ".join(seen.roles).encode()).hexdigest()[:8]
+    return f'"{seen.version}.{seen.environment_version}.{user.pk}.{roles}"'
+
+
+@require_safe
+def run_evidence(request: HttpRequest, run_id: int, evidence_id: int) -> HttpResponseBase:
+    """An evidence file: only ever a download, never shown, and only while it is what was attached."""
+    try:
+        row, file = evidence.open_file(evidence_id, _user(request))
+    except NoSuchRun as refusal:
+        raise Http404(refusal.message) from None
+    if row.run_id != run_id:
+        file.close()
+        raise Http404("There is no such file in this run.")
+    if hashlib.file_digest(file, "sha256").hexdigest() != row.sha256:
+        file.close()
+        text = (
+            f"The stored file of “{row.name}” is not what was attached: its SHA-256 is another one. It is not given out. "
+            "Tell the administrator; the record of the run still has the right SHA-256."
+        )
+        return HttpResponse(text, status=503, content_type="text/plain; charset=utf-8")
+    file.seek(0)
+    response = FileResponse(file, content_type="application/octet-stream")
+    response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(row.name, safe='')}"
+    response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
