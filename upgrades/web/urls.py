@@ -1,5 +1,35 @@
 """The addresses of the pages."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from upgrades.web import (
+    approvals,
+    environments,
+    procedures,
+    runs,
+    runs_list,
+    sign_in,
+    simulated,
+    starting,
+)
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("sign-in/", sign_in.SignIn.as_view(), name="sign-in"),
+    path("sign-out/", sign_in.sign_out, name="sign-out"),
+    path("", environments.list_environments),
+    path("environments/", environments.list_environments, name="environments"),
+    path("environments/<int:environment_id>/", environments.show_environment, name="environment"),
+    path(
+        "environments/<int:environment_id>/board/", environments.environment_board, name="environment-board"
+    ),
+    path("environments/<int:environment_id>/start/<slug:procedure>/", starting.start, name="start-run"),
+    path("environments/<int:environment_id>/simulated/", simulated.act, name="simulated"),
+    path("runs/", runs_list.list_runs, name="runs"),
+    path("runs/<int:run_id>/", runs.show_run, name="show-run"),
+    path("runs/<int:run_id>/board/", runs.run_board, name="run-board"),
+    path("runs/<int:run_id>/evidence/<int:evidence_id>/", runs.run_evidence, name="run-evidence"),
+    path("runs/<int:run_id>/<slug:verb>/", runs.act_on_run, name="run-act"),
+    path("approvals/", approvals.list_approvals, name="approvals"),
+    path("procedures/", procedures.list_procedures, name="procedures"),
+    path("procedures/<slug:procedure>/<int:version>/", procedures.show_procedure, name="procedure"),
+]

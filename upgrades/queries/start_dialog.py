@@ -1,0 +1,273 @@
+"""What the start dialog shows: candidates for each role, prerequisites as they stand, and what is to come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from django.contrib.auth.models import AbstractUser
+
+from upgrades.domain.condition import Condition, Fact, holds
+from upgrades.domain.procedure import (
+    ApprovalGate,
+    CheckGate,
+    ConfirmGate,
+    ExposureKind,
+    Gate,
+    Parameter,
+    ParameterType,
+    Procedure,
+    Role,
+)
+from upgrades.domain.version import NotAVersion, Version
+from upgrades.domain.wording import fill
+from upgrades.models import Application, Environment, Membership
+from upgrades.queries.facts import environment_facts, role_facts
+from upgrades.queries.offers import (
+    applications_of,
+    claimed,
+    claims,
+    default_of,
+    fits,
+    not_meant,
+    proposed,
+    wanted,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChoice:
+    """A role with the servers that can play it: (id, label). `chosen` is the id that is proposed or was chosen."""
+
+    name: str
+    title: str
+    wanted: str
+    candidates: tuple[tuple[int, str], ...]
+    chosen: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterChoice:
+    """A question of the dialog with its present answer (as text). `needed`: an answer must be given."""
+
+    name: str
+    title: str
+    type: ParameterType
+    help: str
+    source: tuple[str, ...]
+    answer: str
+    needed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prerequisite:
+    """A gate of the first step. `verdict` is one of met, failed, unknown (cannot tell) or waiting (a person states it)."""
+
+    id: str
+    title: str
+    text: str
+    source: tuple[str, ...]
+    verdict: str
+    is_confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureToCome:
+    title: str
+    text: str
+    step: str
+    expected: int | None
+    maximum: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureToCome:
+    """A step that waits for signatures; `people` may give them, this person never."""
+
+    step: str
+    role: str
+    needed: int
+    people: tuple[str, ...]
+
+    @property
+    def is_short(self) -> bool:
+        return len(self.people) < self.needed
+
+
+@dataclass(frozen=True, slots=True)
+class StartDialog:
+    procedure: str
+    version: int
+    title: str
+    summary: str
+    steps: int
+    seconds: int
+    roles: tuple[RoleChoice, ...]
+    parameters: tuple[ParameterChoice, ...]
+    prerequisites: tuple[Prerequisite, ...]
+    exposures: tuple[ExposureToCome, ...]
+    signatures: tuple[SignatureToCome, ...]
+    obstacle: str
+
+
+def start_dialog(
+    environment: Environment,
+    procedure: Procedure,
+    user: AbstractUser,
+    *,
+    bindings: Mapping[str, int] | None = None,
+    answers: Mapping[str, str] | None = None,
+) -> StartDialog:
+    """The dialog for the servers and answers that were chosen, or for those that are proposed."""
+    applications = applications_of(environment)
+    bound = _bound(procedure, applications, bindings)
+    facts = environment_facts(environment, bound.values()) | role_facts(bound)
+    parameters = tuple(_parameter(parameter, answers, facts) for parameter in procedure.parameters)
+    facts |= {choice.name: _fact(choice) for choice in parameters}
+    steps = [step for step in procedure.steps if step.numbered and not step.aside]
+    return StartDialog(
+        procedure=procedure.id,
+        version=procedure.version,
+        title=fill(procedure.title, facts),
+        summary=fill(procedure.summary, facts),
+        steps=len(steps),
+        seconds=sum(step.expected or 0 for step in steps if _has_part(step.when, facts)),
+        roles=tuple(_role(role, applications, bound) for role in procedure.roles),
+        parameters=parameters,
+        prerequisites=tuple(_prerequisites(procedure, facts)),
+        exposures=tuple(_exposures(procedure, facts)),
+        signatures=tuple(_signatures(environment, procedure, facts, user)),
+        obstacle=not_meant(procedure, facts) or claimed(bound.values(), claims(environment)),
+    )
+
+
+def _bound(
+    procedure: Procedure, applications: list[Application], bindings: Mapping[str, int] | None
+) -> dict[str, Application]:
+    if bindings is None:
+        return proposed(procedure, applications)
+    there = {application.pk: application for application in applications}
+    return {
+        role.name: there[bindings[role.name]] for role in procedure.roles if bindings.get(role.name) in there
+    }
+
+
+def _role(role: Role, applications: list[Application], bound: Mapping[str, Application]) -> RoleChoice:
+    chosen = bound.get(role.name)
+    return RoleChoice(
+        name=role.name,
+        title=role.title,
+        wanted=wanted(role),
+        candidates=tuple((item.pk, _label(item)) for item in applications if fits(role, item)),
+        chosen=chosen.pk if chosen else None,
+    )
+
+
+def _label(application: Application) -> str:
+    version = application.version or "version not known"
+    mode = application.mode or "mode not known"
+    return f"{application.name} on {application.host.name} ({version}, {mode})"
+
+
+def _parameter(
+    parameter: Parameter, answers: Mapping[str, str] | None, facts: Mapping[str, Fact]
+) -> ParameterChoice:
+    proposal = default_of(parameter, facts)
+    answer = proposal if answers is None else answers.get(parameter.name, "")
+    return ParameterChoice(
+        name=parameter.name,
+        title=parameter.title,
+        type=parameter.type,
+        help=parameter.help,
+        source=parameter.source,
+        answer=answer,
+        needed=parameter.required and parameter.required_when is None,
+    )
+
+
+def _fact(choice: ParameterChoice) -> Fact:
+    """The answer as the run's facts will have it; what cannot be read is not known yet."""
+    text = choice.answer.strip()
+    if choice.type is ParameterType.BOOLEAN:
+        return {"true": True, "false": False}.get(text)
+    if choice.type is ParameterType.VERSION and text:
+        try:
+            return Version.parse(text).text
+        except NotAVersion:
+            return None
+    return text or None
+
+
+def _has_part(condition: Condition | None, facts: Mapping[str, Fact]) -> bool:
+    """False only when the facts surely rule it out; doubt keeps it in the picture."""
+    return condition is None or holds(condition, facts) is not False
+
+
+def _prerequisites(procedure: Procedure, facts: Mapping[str, Fact]) -> Iterator[Prerequisite]:
+    for gate in procedure.steps[0].gates:
+        if not _has_part(gate.when, facts):
+            continue
+        verdict, text = _stands(gate, facts)
+        yield Prerequisite(
+            id=gate.id,
+            title=fill(gate.title, facts),
+            text=text,
+            source=gate.source,
+            verdict=verdict,
+            is_confirmed=isinstance(gate, ConfirmGate),
+        )
+
+
+def _stands(gate: Gate, facts: Mapping[str, Fact]) -> tuple[str, str]:
+    match gate:
+        case ConfirmGate(ask=ask):
+            return "waiting", fill(ask, facts)
+        case CheckGate(condition=condition, otherwise=otherwise):
+            held = holds(condition, facts)
+            if held:
+                return "met", "The environment's facts say so."
+            return ("unknown" if held is None else "failed"), fill(otherwise, facts)
+        case _:
+            return "waiting", "It is looked at once the run has started."
+
+
+def _exposures(procedure: Procedure, facts: Mapping[str, Fact]) -> Iterator[ExposureToCome]:
+    """Each exposure at the first step on the main course that opens it."""
+    numbers, seen = dict(procedure.numbers()), set()
+    for step in procedure.steps:
+        if step.aside or not _has_part(step.when, facts):
+            continue
+        for change in step.opens:
+            if change.exposure in seen or not _has_part(change.when, facts):
+                continue
+            seen.add(change.exposure)
+            kind: ExposureKind = procedure.exposure(change.exposure)
+            yield ExposureToCome(
+                title=fill(kind.title, facts),
+                text=fill(kind.text, facts),
+                step=f"{numbers[step.id]} · {fill(step.title, facts)}",
+                expected=kind.expected,
+                maximum=kind.maximum,
+            )
+
+
+def _signatures(
+    environment: Environment, procedure: Procedure, facts: Mapping[str, Fact], user: AbstractUser
+) -> Iterator[SignatureToCome]:
+    numbers = dict(procedure.numbers())
+    members = list(
+        Membership.objects.filter(environment=environment, user__is_active=True)
+        .exclude(user_id=user.pk)
+        .select_related("user")
+        .order_by("user__username")
+    )
+    for step in procedure.steps:
+        for gate in step.needs:
+            if not isinstance(gate, ApprovalGate) or step.aside or not _has_part(step.when, facts):
+                continue
+            stated = environment.policies.get(gate.policy, {})
+            role, needed = str(stated.get("role", "approver")), int(stated.get("signatures", 1))
+            names = [m.user.get_full_name() or m.user.username for m in members if m.role == role]
+            if needed and _has_part(gate.when, facts):
+                title = f"{numbers[step.id]} · {fill(step.title, facts)}"
+                yield SignatureToCome(title, role, needed, tuple(names))

@@ -1,0 +1,46 @@
+"""What the frame of every page needs."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from django.http import HttpRequest
+
+from upgrades.queries.approvals import waiting_for
+from upgrades.services.people import actor_id
+
+_SECTIONS = {
+    "environments": "environments",
+    "environment": "environments",
+    "start-run": "environments",
+    "simulated": "environments",
+    "approvals": "approvals",
+    "procedures": "procedures",
+    "procedure": "procedures",
+    "runs": "runs",
+    "show-run": "runs",
+    "run-act": "runs",
+}
+
+
+class Navigation:
+    """The section of the page, and how many signatures wait for this person; asked for only where it is shown."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    @property
+    def section(self) -> str:
+        match = self._request.resolver_match
+        return _SECTIONS.get(match.url_name or "", "") if match else ""
+
+    @cached_property
+    def approvals_waiting(self) -> int:
+        user = self._request.user
+        return waiting_for(user, actor_id(user)).count() if user.is_authenticated else 0
+
+
+def nav(request: HttpRequest) -> dict[str, Any]:
+    """Context processor: `nav` for templates/base.html."""
+    return {"nav": Navigation(request)}
