@@ -14,6 +14,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from upgrades.domain import run_events as e
+from upgrades.domain.event_rule import APPLICATION_STARTED
 from upgrades.domain.procedure import ClientsGate, Procedure
 from upgrades.domain.run import Watch, active_watches, watched_totals
 from upgrades.domain.run_events import RunEvent
@@ -22,6 +23,7 @@ from upgrades.models import Agent, Application, LogLine, ProcessChange, Run
 from upgrades.queries.facts import environment_facts
 
 DOUBTS_AT_ONCE = 20  # a log of a wholly unknown format would otherwise fill the run's record
+SETTLING = timedelta(seconds=5)  # a PID file may be written a moment after the first log line
 PATIENCE = timedelta(seconds=3)  # an agent that misses one poll is not lost yet
 
 
@@ -99,6 +101,23 @@ def _process(run: Run, state: RunState, watch: Watch) -> Iterator[RunEvent]:
         elif change.state == "down" and came_up:
             text = change.reason or "its process is gone"
             yield e.ServerEnded(watch=watch.id, application=watch.application, change=change.pk, text=text)
+    if not came_up:
+        yield from _missed(run, watch)
+
+
+def _missed(run: Run, watch: Watch) -> Iterator[RunEvent]:
+    """The log says that the server started, and the agent never sees it run: it ended between two looks.
+
+    `change` is then the line's number, negative.
+    """
+    application = Application.objects.get(environment=run.environment_id, name=watch.application)
+    agent = Agent.objects.filter(host=application.host_id).first()
+    if application.process_state != "down" or agent is None or agent.seen_at is None:
+        return
+    started = [line for line in _behind_watermark(run, watch) if line.event == APPLICATION_STARTED]
+    if started and agent.seen_at - started[-1].read_at > SETTLING:
+        text = "its log says that it started, but it does not run"
+        yield e.ServerEnded(watch=watch.id, application=watch.application, change=-started[-1].pk, text=text)
 
 
 def _totals(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEvent]:
