@@ -1,0 +1,261 @@
+"""Verdicts: three values and a reason. Doubt never opens anything."""
+
+import pytest
+
+from tests.domain.scene import ANNA, BOTH, HA, OLGA, OTTO, REASON, Scene
+from upgrades.domain import run, run_events
+from upgrades.domain.gates import shown_digest, verdict
+from upgrades.domain.refusal import GateClosed
+
+
+def at(step, **start):
+    return Scene(**start).go_to(step)
+
+
+@pytest.mark.parametrize(
+    ("answers", "value", "pending"),
+    [
+        pytest.param([], "cannot-tell", True, id="nobody yet"),
+        pytest.param(["pass"], "met", False, id="pass"),
+        pytest.param(["fail"], "failed", False, id="fail"),
+        pytest.param(["not-tested"], "cannot-tell", False, id="not tested"),
+        pytest.param(["fail", "pass"], "met", False, id="the last one counts"),
+        pytest.param(["pass", "not-tested"], "cannot-tell", False, id="taken back"),
+    ],
+)
+def test_confirmations(answers, value, pending):
+    scene = at("read-only")
+    for answer in answers:
+        scene.confirm("switched-on", answer)
+    found = scene.verdict("switched-on")
+    assert (found.value, found.pending) == (value, pending)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        pytest.param(True, "met", id="true"),
+        pytest.param(False, "failed", id="false"),
+        pytest.param(None, "cannot-tell", id="unknown"),
+    ],
+)
+def test_checks_follow_the_facts(fact, value):
+    scene = Scene(**{"environment.lca-current": fact})
+    found = scene.verdict("lca-current")
+    assert found.value == value
+    if value != "met":
+        assert "fra-cfg-02" in found.reason
+
+
+def test_a_check_is_evaluated_anew_when_a_fact_changes():
+    scene = Scene(**{"environment.lca-current": False})
+    scene.report(run_events.FactSet(name="environment.lca-current", value=True))
+    assert scene.verdict("lca-current").is_met
+
+
+@pytest.mark.parametrize("value", ["met", "failed", "cannot-tell"])
+def test_a_probe_says_what_the_agent_saw_last(value):
+    scene = at("install-new")
+    assert scene.verdict("names-equal").pending
+    scene.probe("names-equal", "failed")
+    scene.probe("names-equal", value)
+    assert scene.verdict("names-equal").value == value
+
+
+def test_without_its_agent_a_probe_cannot_tell_whatever_it_said_before():
+    scene = at("install-new")
+    scene.probe("names-equal")
+    scene.report(run_events.AgentLost(host="fra-cfg-02", reason="no answer for 30 s"))
+    found = scene.verdict("names-equal")
+    assert (found.value, found.pending) == ("cannot-tell", False)
+    assert "no answer for 30 s" in found.reason
+    scene.report(run_events.AgentBack(host="fra-cfg-02"))
+    assert scene.verdict("names-equal").is_met
+
+
+def test_a_probe_of_an_earlier_visit_does_not_count():
+    scene = at("replace-folder")
+    scene.begin()
+    scene.probe("stopped")
+    scene.restart()
+    assert scene.verdict("stopped").pending
+
+
+def test_evidence_names_what_is_attached():
+    scene = at("backup-database")
+    assert scene.verdict("database-copy").pending
+    file = run.Attach(
+        **scene.here, gate="database-copy", name="cfg_8130.dmp", sha256="9f2c" * 16, size=4096, evidence=1
+    )
+    scene.act(file)
+    found = scene.verdict("database-copy")
+    assert found.is_met
+    assert "cfg_8130.dmp, SHA-256 9f2c9f2c9f2c" in found.reason
+
+
+def test_an_event_gate_says_what_it_waits_for():
+    scene = at("launch-new")
+    scene.see("new", "00-05060", "21-22911", "21-25301")
+    reason = scene.verdict("initialized").reason
+    assert "21-22170" in reason
+    assert "Last event seen: 21-25301." in reason
+
+
+def test_an_event_gate_without_its_agent_cannot_tell():
+    scene = at("launch-new")
+    scene.report(run_events.AgentLost(host="fra-cfg-02", reason="no answer for 30 s"))
+    found = scene.verdict("initialized")
+    assert (found.value, found.pending) == ("cannot-tell", False)
+
+
+def test_events_do_not_count_before_the_step_begins():
+    scene = at("stop-upgrade-mode")
+    gate = HA.step("start-former").gate("initialized")
+    assert "from the moment the step begins" in verdict(HA, scene.state, HA.step("start-former"), gate).reason
+
+
+# Clients (CSH-8a).
+
+
+def totals(scene, **counted):
+    for role, total in counted.items():
+        scene.total(role, total)
+
+
+def test_clients_by_the_totals_of_both_servers():
+    scene = at("install-remaining")
+    assert "has not logged a client total" in scene.verdict("clients-moved").reason
+    totals(scene, new=40)
+    assert scene.verdict("clients-moved").pending
+    totals(scene, old=44)
+    assert "still counts 44" in scene.verdict("clients-moved").reason
+    totals(scene, old=0)
+    assert "40 of the 84" in scene.verdict("clients-moved").reason
+    totals(scene, new=84)
+    found = scene.events(run_events.StepBegun)[-1]
+    assert found.step == "install-remaining"  # the worker began it at once
+    assert "Proof by totals" in scene.verdict("clients-moved").reason
+
+
+def test_a_total_from_before_the_shutdown_proves_nothing():
+    scene = at("stop-old")
+    totals(scene, old=0, new=84)
+    scene.satisfy()
+    assert scene.state.current == "install-remaining"
+    assert scene.verdict("clients-moved").pending
+    totals(scene, old=0, new=84)  # the same figures, seen anew
+    assert scene.verdict("clients-moved").is_met
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        pytest.param("pass", "met", id="pass"),
+        pytest.param("fail", "failed", id="fail"),
+        pytest.param("not-tested", "cannot-tell", id="not tested"),
+    ],
+)
+def test_clients_by_their_reconnection(answer, value):
+    scene = at("install-remaining")
+    scene.confirm("clients-moved", answer)
+    assert scene.verdict("clients-moved").value == value
+
+
+def test_not_tested_leaves_the_proof_to_the_totals():
+    scene = at("install-remaining")
+    scene.confirm("clients-moved", "not-tested")
+    totals(scene, old=0, new=84)
+    assert "Proof by totals" in scene.verdict("clients-moved").reason
+
+
+def test_without_a_baseline_only_reconnection_proves_it():
+    scene = at("stop-old")
+    scene.sign()
+    scene.act(run.Begin(**scene.here))
+    scene.probe("stopped")
+    scene.complete()
+    totals(scene, old=0, new=84)
+    found = scene.verdict("clients-moved")
+    assert (found.value, found.pending) == ("cannot-tell", False)
+    scene.confirm("clients-moved")
+    assert scene.verdict("clients-moved").is_met
+
+
+# Way back.
+
+
+def test_the_way_back_names_what_is_missing():
+    scene = at("backup-database")
+    scene.attach("options-export")
+    scene.deviate("override", gate="database-copy")
+    scene.complete()
+    scene.go_to("install-new")
+    while scene.state.current != "replace-folder":
+        scene.satisfy()
+    reason = scene.verdict("way-back").reason
+    assert "A copy of the configuration database (its check was overridden" in reason
+    assert "options" not in reason
+    with pytest.raises(GateClosed):
+        scene.begin()
+
+
+def test_the_way_back_rests_on_the_recorded_evidence():
+    scene = at("stop-old")
+    proof = scene.verdict("way-back").proof
+    kinds = {scene.history[int(one.removeprefix("event ")) - 1].event.kind for one in proof}
+    assert kinds == {"evidence.attached", "probe.answered"}
+
+
+def test_the_former_database_belongs_to_the_way_back_only_when_there_is_one():
+    for upgraded, proofs in ((False, 3), (True, 4)):
+        assert len(at("stop-old", database_upgraded=upgraded).verdict("way-back").proof) == proofs
+
+
+# Approvals.
+
+
+def test_as_many_people_sign_as_the_policy_says():
+    scene = at("stop-old", policies={"point-of-no-return": {"role": "approver", "signatures": 2}})
+    scene.sign(by=ANNA)
+    scene.sign(by=ANNA)
+    assert len(scene.events(run_events.ApprovalSigned)) == 1
+    assert scene.verdict("approval").reason.startswith("1 of 2 signed (Anna)")
+    scene.sign(by=BOTH)
+    assert scene.verdict("approval").is_met
+
+
+def test_a_policy_may_ask_for_no_signature():
+    scene = at("stop-old", policies={"point-of-no-return": {"role": "approver", "signatures": 0}})
+    assert scene.verdict("approval").is_met
+
+
+def test_a_rejection_shuts_the_gate_and_says_why():
+    scene = at("stop-old")
+    gate = scene.step.gate("approval")
+    digest = shown_digest(HA, scene.state, scene.step, gate)
+    scene.act(run.Reject(**scene.here, gate="approval", digest=digest, reason=REASON), ANNA)
+    assert scene.verdict("approval").reason == f"Rejected by Anna: {REASON}"
+
+
+def test_what_is_signed_covers_facts_exposures_way_back_and_evidence():
+    scene = at("stop-old")
+    gate = scene.step.gate("approval")
+
+    def digest():
+        return shown_digest(HA, scene.state, scene.step, gate)
+
+    seen = [digest()]
+    scene.report(run_events.FactSet(name="environment.lca-current", value=None))
+    seen.append(digest())
+    scene.act(run.Attach(**scene.here, text="a note that belongs here"), OTTO)
+    seen.append(digest())
+    assert len(set(seen)) == 3
+    scene.act(run.AddNote(text="nothing that is signed"), OLGA)
+    assert digest() == seen[-1]
+
+
+def test_verdicts_are_a_function_of_the_record():
+    scene = at("stop-old")
+    for step in HA.steps:
+        for gate in step.all_gates:
+            assert verdict(HA, scene.state, step, gate) == verdict(HA, scene.state, step, gate)
