@@ -75,9 +75,9 @@ def gate_row(sight: Sight, step: Step, gate: Gate) -> GateRow:
     parts: dict[str, Any] = {
         "id": gate.id,
         "kind": KINDS[type(gate)],
-        "title": sight.say(gate.title),
+        "title": sight.plain(gate.title),
         "verdict": mark(found),
-        "reason": visible(found.reason),
+        "reason": visible(found.reason).replace("`", ""),
         "sources": sight.sources(gate.source, step),
     }
     if not found.is_met and step.id == sight.state.current and not isinstance(gate, ApprovalGate):
@@ -137,7 +137,7 @@ def asked(sight: Sight, step: Step, what: str, gate: str = "", doubt: int = 0) -
 
 def _confirm(sight: Sight, step: Step, gate: ConfirmGate) -> dict[str, Any]:
     return {
-        "ask": sight.say(gate.ask),
+        "ask": sight.sentence(gate.ask),
         "answers": _answers(sight.state.gate(step.id, gate.id).confirmations),
         "confirm": _may_confirm(sight, step, gate),
     }
@@ -204,7 +204,7 @@ def _evidence(sight: Sight, step: Step, gate: EvidenceGate) -> dict[str, Any]:
     )
     current = step.id == sight.state.current
     return {
-        "ask": sight.say(gate.ask),
+        "ask": sight.sentence(gate.ask),
         "accepts": gate.accepts,
         "files": files_of(sight, sight.state.gate(step.id, gate.id).evidence),
         "attach": sight.may(attach) if current else May(allowed=False, mine=False),
@@ -221,11 +221,9 @@ def _events(sight: Sight, step: Step, gate: EventGate) -> dict[str, Any]:
     watching = begun is not None and begun.status is StepStatus.BEGUN and result.outcome is None
     reached = sight.state.gate(step.id, gate.id).outcome is not None
     return {
-        "proposal": sight.say(main.outcome.title)
-        if main and sight.say(gate.title) != sight.say(main.outcome.title)
-        else "",
         "stations": _stations(sight, gate.rule, main, next_is_due=watching) if main else (),
-        "others": (*_counted(gate.rule, result), *_other_outcomes(sight, result, main)),
+        "others": (*_counted(gate.rule, result), *_outcomes(sight, result, main, ruled_out=False)),
+        "ruled_out": tuple(_outcomes(sight, result, main, ruled_out=True)),
         "doubts": () if reached else _doubts(sight, step, result),
         **(_quiet(sight, gate.rule, result, begun.begun_at) if watching and begun and begun.begun_at else {}),
     }
@@ -276,16 +274,17 @@ def _counted(rule: EventRule, result: RuleResult) -> list[Other]:
     ]
 
 
-def _other_outcomes(sight: Sight, result: RuleResult, main: Track | None) -> list[Other]:
+def _outcomes(sight: Sight, result: RuleResult, main: Track | None, *, ruled_out: bool) -> list[Other]:
+    """The outcomes beside the one that is drawn: those that are still possible, or those that are not."""
     return [
         Other(
             "Other outcome",
             _route(track),
-            f"{sight.say(track.outcome.title)}: {_then(sight, track.outcome.follow)}",
+            f"{sight.plain(track.outcome.title)}: {_then(sight, track.outcome.follow)}",
             _standing(track),
         )
         for track in result.tracks
-        if track is not main
+        if track is not main and bool(track.ruled_out) is ruled_out
     ]
 
 
@@ -295,7 +294,7 @@ def _route(track: Track) -> str:
 
 def _standing(track: Track) -> str:
     if track.ruled_out:
-        return "ruled out"
+        return "not in this run" if track.ruled_out.startswith("not in this run") else track.ruled_out
     seen = sum(1 for station in track.stations if station.seen is not None)
     return f"{seen} of {len(track.stations)} seen" if seen else "still possible"
 
@@ -364,7 +363,7 @@ def _clients(sight: Sight, step: Step, gate: ClientsGate) -> dict[str, Any]:
         "proof": proof,
         "answers": answers,
         "confirm": _may_confirm(sight, step, gate),
-        "ask": (
+        "ask": sight.sentence(
             f"By reconnection: each client application has logged that it is connected to {joining} again. "
             "Write down how you saw it for all of them."
         ),
@@ -483,7 +482,7 @@ def _covers(sight: Sight, step: Step, gate: ApprovalGate) -> tuple[Shown, ...]:
     )
     needs = {other.id: other for other in step.needs}
     rows += [
-        Shown(sight.say(needs[name].title), f"{value}: {visible(reason)}")
+        Shown(sight.plain(needs[name].title), f"{value}: {visible(reason)}")
         for name, value, reason in content["needs"]
     ]
     rows += [
@@ -510,7 +509,7 @@ def _burden_title(sight: Sight, burden: str) -> str:
 def way_back_rows(sight: Sight, gate: WayBackGate) -> tuple[WayBackRow, ...]:
     """What the way back needs, each with whether it is there."""
     return tuple(
-        WayBackRow(sight.say(item.title), found.is_met, visible(found.reason))
+        WayBackRow(sight.plain(item.title), found.is_met, visible(found.reason))
         for item, found in way_back_items(sight.procedure, sight.state, gate)
     )
 

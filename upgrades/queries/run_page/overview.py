@@ -50,7 +50,7 @@ def _tile(sight: Sight, kind: ExposureKind) -> Tile | None:
         ),
         timedelta(),
     )
-    title = sight.say(kind.title)
+    title = sight.plain(kind.title)
     if total:
         allowed = f" of at most {spoken(kind.maximum)}" if kind.maximum else ""
         return Tile(title, "shut", f"over{allowed}", value=clock(total))
@@ -72,7 +72,7 @@ def _open(sight: Sight, kind: ExposureKind, burden: Burden) -> Tile:
     passed = (sight.now - burden.since).total_seconds()
     over = kind.maximum is not None and passed > kind.maximum
     return Tile(
-        sight.say(kind.title),
+        sight.plain(kind.title),
         "over" if over else "open",
         " · ".join(parts),
         since=burden.since,
@@ -85,7 +85,7 @@ def _ends(sight: Sight, closer: Step, exposure: str) -> str:
     if moment is Moment.BEGIN:
         return f"ends when {sight.label(closer.id)} begins"
     if closer.event_gates:
-        return f"ends with {sight.label(closer.id)}: {sight.say(closer.event_gates[0].title)}"
+        return f"ends with {sight.label(closer.id)}: {sight.plain(closer.event_gates[0].title)}"
     return f"ends with {sight.label(closer.id)}"
 
 
@@ -217,7 +217,7 @@ def _what(sight: Sight, item: Deviation) -> str:
         case "doubt":
             return f"Set the doubt of record {item.doubt} aside in {step}"
     gate = sight.procedure.step(item.step).gate(item.gate)
-    return f"Override “{sight.say(gate.title) if gate else item.gate}” in {step}"
+    return f"Override “{sight.plain(gate.title) if gate else item.gate}” in {step}"
 
 
 def hold(sight: Sight) -> Hold | None:

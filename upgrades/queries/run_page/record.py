@@ -105,7 +105,7 @@ def _server(event: e.LogEventSeen | e.LogDoubtful | e.ServerEnded | e.ClientTota
 
 def _gate_name(sight: Sight, step: str, gate: str) -> str:
     found = sight.procedure.step(step).gate(gate) if sight.procedure.has_step(step) else None
-    return f"“{sight.say(found.title)}”" if found is not None else gate
+    return f"“{sight.plain(found.title)}”" if found is not None else gate
 
 
 def _gate(
@@ -169,7 +169,7 @@ def burden_title(sight: Sight, burden: str) -> str:
     """What an exposure or duty is called."""
     kind, _, name = burden.partition(":")
     known = sight.procedure.exposures if kind == "exposure" else sight.procedure.duties
-    return next((sight.say(item.title) for item in known if item.id == name), name)
+    return next((sight.plain(item.title) for item in known if item.id == name), name)
 
 
 def _deviation(sight: Sight, event: e.DeviationAsked | e.DeviationSigned | e.DeviationRejected) -> Words:

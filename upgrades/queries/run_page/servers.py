@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from django.db.models import QuerySet
@@ -60,21 +61,34 @@ def _pair(sight: Sight, role: Role, playing: dict[str, Application]) -> Pair:
     mine = playing[role.name]
     other = playing.get(role.pair_of or "")
     if other is None:
-        return Pair(mine.type, _server(mine, sight.say(role.title)), None)
+        return Pair(_words(mine.type), _server(mine, sight.say(role.title)), None)
     titles = {item.name: sight.say(item.title) for item in sight.procedure.roles}
-    link, text, tone = _link(other, mine)
+    plays = {mine.pk: titles[role.name], other.pk: titles[role.pair_of or ""]}
+    left, right = (mine, other) if mine.standing == Application.Standing.PRIMARY else (other, mine)
+    link, text, tone = _link(left, right)
     return Pair(
-        f"{mine.type} pair",
-        _server(other, titles[role.pair_of or ""]),
-        _server(mine, titles[role.name]),
+        f"{_words(mine.type)} pair",
+        _server(left, plays[left.pk]),
+        _server(right, plays[right.pk]),
         link,
         text,
         tone,
     )
 
 
+def _words(application_type: str) -> str:
+    """“Configuration Server” of ConfigurationServer."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", application_type)
+
+
+def _is_down(application: Application) -> bool:
+    """By what its agent saw; by the procedure where no agent has told."""
+    unknown = application.process_state == "unknown"
+    return application.process_state == "down" or (unknown and application.mode == "down")
+
+
 def _server(application: Application, plays: str) -> Server:
-    down = application.process_state == "down"
+    down = _is_down(application)
     mode = (
         "stopped"
         if down
@@ -86,7 +100,7 @@ def _server(application: Application, plays: str) -> Server:
 
 
 def _link(left: Application, right: Application) -> tuple[str, str, str]:
-    down = [server.name for server in (left, right) if server.process_state == "down"]
+    down = [server.name for server in (left, right) if _is_down(server)]
     if down:
         return "↮", f"no redundancy: {' and '.join(down)} {'is' if len(down) == 1 else 'are'} stopped", "wait"
     modes = sorted((left.mode, right.mode))
@@ -183,10 +197,8 @@ def _kinds(sight: Sight) -> Kinds:
         step, visit, gate_id = watch_key(watch.id)
         gate = next(gate for gate in sight.procedure.step(step).event_gates if gate.id == gate_id)
         result = rule_result(gate, sight.state, step, visit)
-        normal = dict(gate.rule.normal)
         for seen in sight.state.gate(step, gate_id, visit).observations:
-            if seen.event in normal:
-                kinds[seen.place] = "normal"
+            kinds[seen.place] = "normal"
         for track in result.tracks:
             bad = track is not None and isinstance(track.outcome.follow, PutOnHold)
             if track.ruled_out or (bad and not track.complete):

@@ -195,9 +195,9 @@ class GateRow:
     verdict: str
     reason: str
     sources: tuple[Source, ...] = ()
-    proposal: str = ""
     stations: tuple[Station, ...] = ()
     others: tuple[Other, ...] = ()
+    ruled_out: tuple[Other, ...] = ()
     until: datetime | None = None
     left: str = ""
     quiet: str = ""
@@ -205,7 +205,7 @@ class GateRow:
     names: tuple[NameRow, ...] = ()
     files: tuple[File, ...] = ()
     accepts: frozenset[str] = frozenset()
-    ask: str = ""
+    ask: Sentence = ()
     answers: tuple[Answer, ...] = ()
     totals: tuple[Total, ...] = ()
     proof: str = ""
@@ -270,6 +270,14 @@ class CurrentStep:
     skip: May
     skip_asked: int
     destroys: bool
+
+    @property
+    def must_wait_to_begin(self) -> bool:
+        return not self.begin.allowed
+
+    @property
+    def must_wait_to_complete(self) -> bool:
+        return not self.complete.allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +367,10 @@ class Tail:
     id: str
     server: str
     lines: tuple[TailLine, ...]
+
+    @property
+    def many(self) -> bool:
+        return len({line.server for line in self.lines}) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,6 +484,24 @@ class RunPage:
     @property
     def open_deviations(self) -> tuple[DeviationRow, ...]:
         return tuple(row for row in self.deviations if row.status == "open")
+
+    @property
+    def shows_burdens(self) -> bool:
+        """While steps go on the exposures above say it all; what is owed, taken over or left at the end is listed."""
+        return self.status == "closing" or any(row.owner or row.kind == "duty" for row in self.burdens)
+
+    @property
+    def begin_label(self) -> str:
+        return f"Begin {self._named}"
+
+    @property
+    def complete_label(self) -> str:
+        return f"Complete {self._named}"
+
+    @property
+    def _named(self) -> str:
+        number = self.step.number if self.step is not None else ""
+        return f"step {number}" if number and number != "–" else "this step"
 
     @property
     def acts(self) -> bool:

@@ -43,8 +43,12 @@ class Sight:
         """A text of the procedure with this run's facts in it."""
         return visible(fill(text, self.state.facts))
 
+    def plain(self, text: str) -> str:
+        """The same for a title: without the backticks that mark code."""
+        return self.say(text).replace("`", "")
+
     def title(self, step: str) -> str:
-        return self.say(self.procedure.step(step).title) if self.procedure.has_step(step) else step
+        return self.plain(self.procedure.step(step).title) if self.procedure.has_step(step) else step
 
     def label(self, step: str) -> str:
         """“step 6”, or the title of a step that has no number."""
@@ -82,8 +86,7 @@ def spoken(seconds: float) -> str:
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
-        return (
-            f"{whole // 60} min" if whole % 60 == 0 or whole >= 600 else f"{whole // 60} min {whole % 60} s"
-        )
-    return f"{whole // 3600} h {whole // 60 % 60:02} min"
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes:02} min" if minutes else f"{hours} h"
+    return f"{minutes} min {rest} s" if rest and minutes < 10 else f"{minutes} min"

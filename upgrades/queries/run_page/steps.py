@@ -103,7 +103,7 @@ def _outcome_title(sight: Sight, step: Step, outcome_id: str) -> str:
     for gate in step.event_gates:
         for outcome in gate.rule.outcomes:
             if outcome.id == outcome_id:
-                return sight.say(outcome.title)
+                return sight.plain(outcome.title)
     return outcome_id
 
 
@@ -141,8 +141,8 @@ def _short(sight: Sight, step: Step, gate: Gate) -> str:
             return f"approval: {signed} of {needed} signed"
         case EventGate():
             reason = verdict(sight.procedure, sight.state, step, gate).reason.split(".")[0]
-            return reason[0].lower() + reason[1:] if reason.startswith("Waiting") else sight.say(gate.title)
-    return sight.say(gate.title)
+            return reason[0].lower() + reason[1:] if reason.startswith("Waiting") else sight.plain(gate.title)
+    return sight.plain(gate.title)
 
 
 def _gate_ahead(sight: Sight, step: Step) -> str:
@@ -153,9 +153,11 @@ def _gate_ahead(sight: Sight, step: Step) -> str:
                 if isinstance(gate, ApprovalGate) and policy_of(sight.state, gate.policy)[1] == 0:
                     continue
                 return (
-                    _short(sight, step, gate) if wanted is ApprovalGate else f"gate: {sight.say(gate.title)}"
+                    _short(sight, step, gate)
+                    if wanted is ApprovalGate
+                    else f"gate: {sight.plain(gate.title)}"
                 )
-    return f"gate: {sight.say(gates[0].title)}" if gates else ""
+    return f"gate: {sight.plain(gates[0].title)}" if gates else ""
 
 
 # The current step.
@@ -279,7 +281,7 @@ def _account(
     rows = []
     for gate_id, text in proof.items():
         gate = step.gate(gate_id)
-        rows.append(Shown(sight.say(gate.title) if gate else gate_id, text))
+        rows.append(Shown(sight.plain(gate.title) if gate else gate_id, text))
     evidence = [
         file
         for gate_id in ("", *(gate.id for gate in step.all_gates))
