@@ -21,18 +21,8 @@ _pages = WSGIMiddleware(pages, workers=settings.WEB_THREADS)
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:
-    """Sends /stream/ to the stream and every other request to the pages."""
-    if scope["type"] == "lifespan":
-        await _answer_lifespan(receive, send)
-    elif scope["type"] == "http" and scope["path"].startswith("/stream/"):
+    """Sends /stream/ and the server's own start and end to the stream, every other request to the pages."""
+    if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"].startswith("/stream/")):
         await stream(scope, receive, send)
     else:
         await _pages(scope, receive, send)
-
-
-async def _answer_lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
