@@ -2,6 +2,7 @@
 
 from upgrades.models.agent import Agent, LogFile, LogLine, ProcessChange
 from upgrades.models.environment import Application, Environment, Host, Membership, Target
+from upgrades.models.plan import Claim, Finding, PlanItem, PlanOfRecord
 from upgrades.models.procedure import ProcedureVersion
 from upgrades.models.run import (
     CommandReceipt,
@@ -17,13 +18,17 @@ from upgrades.models.run import (
 __all__ = [
     "Agent",
     "Application",
+    "Claim",
     "CommandReceipt",
     "Environment",
     "Evidence",
+    "Finding",
     "Host",
     "LogFile",
     "LogLine",
     "Membership",
+    "PlanItem",
+    "PlanOfRecord",
     "ProcedureVersion",
     "ProcessChange",
     "Run",

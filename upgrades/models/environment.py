@@ -18,6 +18,18 @@ class Environment(models.Model):
         max_length=80, blank=True, help_text="The simulator's world behind it, if it is simulated."
     )
     disaster_recovery = models.BooleanField(default=False)
+    single_language = models.BooleanField(
+        null=True, blank=True, help_text="How the Configuration Database is used; empty: not known (PRX-1)."
+    )
+    schema_version = models.CharField(
+        max_length=40, blank=True, help_text="Schema of the Configuration Database, such as 8.1.1."
+    )
+    log_schema_version = models.CharField(
+        max_length=40, blank=True, help_text="Schema of the Centralized Log Database."
+    )
+    uses_lrm = models.BooleanField(
+        default=False, help_text="License Reporting Manager 8.5 is integrated here (INT-6)."
+    )
     policies = models.JSONField(
         default=dict,
         help_text="Per policy name: which role signs, and how many people (design.md section 7).",
@@ -52,6 +64,10 @@ class Host(models.Model):
     host_type = models.CharField(
         max_length=40, blank=True, help_text="Type of the Host object: Linux, Windows, …"
     )
+    os_name = models.CharField(
+        max_length=80, blank=True, help_text="The operating system itself, such as Red Hat Enterprise Linux."
+    )
+    os_version = models.CharField(max_length=40, blank=True, help_text="Such as 2019, 9.4 or 22.04.")
     lca_version = models.CharField(max_length=40, blank=True)
 
     class Meta:
@@ -80,6 +96,14 @@ class Application(models.Model):
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="peer_of"
     )
     port = models.PositiveIntegerField(null=True, blank=True)
+    folder = models.CharField(max_length=300, blank=True, help_text="The folder that it is installed in.")
+    dormant = models.BooleanField(
+        default=False,
+        help_text="A copy at the other site that does not run until that site takes over (INT-4).",
+    )
+    database = models.CharField(
+        max_length=200, blank=True, help_text="The configuration database that it works with, if it is known."
+    )
     mode = models.CharField(
         max_length=20, blank=True, help_text="primary, backup, upgrade-mode, down; empty: not known"
     )
@@ -101,7 +125,10 @@ class Application(models.Model):
 
 
 class Target(models.Model):
-    """The version that a component type of the environment is to reach. `LCA` is a component type here too."""
+    """The version that a component type of the environment is to reach.
+
+    Beside the application types, `LCA`, `ConfigurationDatabase` and `LogDatabase` (their schemas) are components here.
+    """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="targets")
     component = models.CharField(max_length=60)

@@ -17,6 +17,9 @@ class Run(models.Model):
 
     environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="runs")
     procedure = models.ForeignKey(ProcedureVersion, on_delete=models.PROTECT, related_name="runs")
+    plan_item = models.ForeignKey(
+        "PlanItem", null=True, blank=True, on_delete=models.SET_NULL, related_name="runs"
+    )
     title = models.CharField(max_length=300)
     rehearsal = models.BooleanField()
     change = models.CharField(max_length=120, blank=True)
