@@ -58,7 +58,7 @@ class SimulatedPanel:
 
 def panel(environment: Environment, run: Run | None = None) -> SimulatedPanel | None:
     """The panel of a simulated environment, with the button of the run's step; None for real servers."""
-    if not environment.world or not simulator_client.is_set_up():
+    if not environment.world:
         return None
     run_id = run.pk if run is not None else None
     try:
@@ -79,7 +79,7 @@ def panel(environment: Environment, run: Run | None = None) -> SimulatedPanel | 
         misbehaviours=tuple(known["misbehaviours"].items()),
         active=tuple(_active(world)),
         scenarios=tuple((name, item["description"]) for name, item in known["scenarios"].items()),
-        notes=tuple(str(note) for note in world["notes"][-3:]),
+        notes=tuple(str(note["text"]) for note in world["notes"][-3:]),
     )
 
 

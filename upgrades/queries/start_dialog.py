@@ -22,6 +22,7 @@ from upgrades.domain.procedure import (
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.domain.wording import fill
 from upgrades.models import Application, Environment, Membership
+from upgrades.queries.conditions import spell
 from upgrades.queries.facts import environment_facts, role_facts
 from upgrades.queries.offers import (
     applications_of,
@@ -178,11 +179,17 @@ def _parameter(
         name=parameter.name,
         title=parameter.title,
         type=parameter.type,
-        help=parameter.help,
+        help=_help(parameter),
         source=parameter.source,
         answer=answer,
         needed=parameter.required and parameter.required_when is None,
     )
+
+
+def _help(parameter: Parameter) -> str:
+    if parameter.required_when is None:
+        return parameter.help
+    return f"{parameter.help} Needed when {spell(parameter.required_when)}.".strip()
 
 
 def _fact(choice: ParameterChoice) -> Fact:

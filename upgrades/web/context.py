@@ -11,6 +11,7 @@ from upgrades.queries.approvals import waiting_for
 from upgrades.services.people import actor_id
 
 _SECTIONS = {
+    "home": "environments",
     "environments": "environments",
     "environment": "environments",
     "start-run": "environments",

@@ -24,6 +24,10 @@ ACTIONS = frozenset({"stop", "start", "crash", "install", "replace-folder"})
 def act(request: HttpRequest, environment_id: int) -> HttpResponse:
     """Does what the button says. With htmx the panel comes back, else its page again; both say what happened."""
     environment = environment_or_404(request, environment_id)
+    if not environment.world:
+        raise Http404(
+            "These servers are not simulated: what is done to them is done at the servers themselves."
+        )
     run = _run(request, environment)
     said, refused, status = "", "", 200
     try:

@@ -16,7 +16,7 @@ from upgrades.web import (
 urlpatterns: list[URLPattern | URLResolver] = [
     path("sign-in/", sign_in.SignIn.as_view(), name="sign-in"),
     path("sign-out/", sign_in.sign_out, name="sign-out"),
-    path("", environments.list_environments),
+    path("", environments.list_environments, name="home"),
     path("environments/", environments.list_environments, name="environments"),
     path("environments/<int:environment_id>/", environments.show_environment, name="environment"),
     path(
