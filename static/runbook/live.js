@@ -282,6 +282,8 @@ document.addEventListener("htmx:before:swap", event => {
   }
   const sent = ctx.response?.raw?.ok && !ctx.live ? ctx.sourceElement?.closest?.("form") : null
   sent?.reset()     // what was accepted is not "typed and unsent" any more: it may be replaced
+  const question = sent?.closest("details.ask")
+  if (question) question.open = false
   typedBefore = typedTexts()
 })
 
@@ -318,7 +320,10 @@ function say(text) {
 
 document.addEventListener("htmx:response:error", ({ detail: { ctx } }) => {
   const { status } = ctx.response
-  if (ctx.live || status === 409 || status === 422 || ctx.hx?.redirect) return
+  if (ctx.live || ctx.hx?.redirect) return
+  const told = ctx.response.headers.get("X-Refusal")     // the server's own words (upgrades/web/answers.py)
+  if (told) return say(decodeURIComponent(told))
+  if (status === 409 || status === 422) return
   say(REFUSALS[status] ?? (status >= 500 ? UNKNOWN : "The server did not accept this. Nothing was changed. Load the page again."))
 })
 

@@ -13,7 +13,9 @@ from django.utils.http import parse_etags
 from django.views.decorators.http import require_POST, require_safe
 
 from upgrades.domain.refusal import Refused
-from upgrades.queries.run_page import Seen, run_page, seen_by
+from upgrades.models import Run
+from upgrades.queries.run_page import RunPage, Seen, run_page, seen_by
+from upgrades.queries.simulated import SimulatedPanel, panel
 from upgrades.services import evidence
 from upgrades.services.runs import NoSuchRun
 from upgrades.web.answers import answer_refusal, wants_fragment
@@ -95,12 +97,21 @@ def _show(
         "rehearsal": page.rehearsal,
         "refusal": refusal,
         "etag": etag,
+        "panel": _panel(page),
         "stream_url": "" if page.is_over else stream_url("run", page.id, user.pk),
     }
     response = render(request, template, context, status=status)
     if template == BOARD and status == 200:
         response.headers["ETag"] = etag
     return response
+
+
+def _panel(page: RunPage) -> SimulatedPanel | None:
+    """The servers of a simulated environment, for whoever carries the run out."""
+    if not page.simulated or page.is_over or "operator" not in page.roles:
+        return None
+    run = Run.objects.select_related("environment", "procedure").get(pk=page.id)
+    return panel(run.environment, run)
 
 
 def _etag(seen: Seen, user: AbstractUser) -> str:

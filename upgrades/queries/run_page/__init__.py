@@ -86,7 +86,7 @@ def _facts(run: Run, sight: Sight, seen: Seen) -> dict[str, Any]:
     state = sight.state
     text, tone = STATUS[state.status]
     if state.status is RunStatus.ENDED:
-        text = f"Ended: {state.ending}"
+        text = "Ended" if state.ending == "completed" else f"Ended: {state.ending}"
     return {
         "id": run.pk,
         "title": state.started.title,

@@ -77,12 +77,18 @@ def gate_row(sight: Sight, step: Step, gate: Gate) -> GateRow:
         "kind": KINDS[type(gate)],
         "title": sight.plain(gate.title),
         "verdict": mark(found),
-        "reason": visible(found.reason).replace("`", ""),
+        "reason": _reason(sight, gate, found),
         "sources": sight.sources(gate.source, step),
     }
     if not found.is_met and step.id == sight.state.current and not isinstance(gate, ApprovalGate):
         parts |= _override(sight, step, gate)
     return GateRow(**(parts | _details(sight, step, gate)))
+
+
+def _reason(sight: Sight, gate: Gate, found: Verdict) -> str:
+    """The verdict's reason, unless it only says the title again."""
+    reason = visible(found.reason).replace("`", "")
+    return "" if reason.rstrip(".") == sight.plain(gate.title).rstrip(".") else reason
 
 
 def mark(found: Verdict) -> str:
@@ -223,7 +229,7 @@ def _events(sight: Sight, step: Step, gate: EventGate) -> dict[str, Any]:
     return {
         "stations": _stations(sight, gate.rule, main, next_is_due=watching) if main else (),
         "others": (*_counted(gate.rule, result), *_outcomes(sight, result, main, ruled_out=False)),
-        "ruled_out": tuple(_outcomes(sight, result, main, ruled_out=True)),
+        "ruled_out": _outcomes(sight, result, main, ruled_out=True),
         "doubts": () if reached else _doubts(sight, step, result),
         **(_quiet(sight, gate.rule, result, begun.begun_at) if watching and begun and begun.begun_at else {}),
     }
@@ -246,13 +252,14 @@ def _stations(sight: Sight, rule: EventRule, track: Track, *, next_is_due: bool)
     titles = dict(rule.titles)
     rows = []
     due = next_is_due and not track.ruled_out
+    seen_as = "against" if isinstance(track.outcome.follow, PutOnHold) else "seen"
     for station in track.stations:
         events = sorted(station.one_of)
         if station.seen is not None:
             found = sight.by_seq[station.seen.seq]
             stamp = found.event.logged_at if isinstance(found.event, e.LogEventSeen) else ""
             event = station.seen.event
-            rows.append(Station(event, titles.get(event, ""), "seen", note=log_clock(stamp) or "seen"))
+            rows.append(Station(event, titles.get(event, ""), seen_as, note=log_clock(stamp) or "seen"))
             continue
         text = next((titles[event] for event in events if event in titles), "")
         note = f"asks you after {spoken(rule.quiet_after)}" if due and rule.quiet_after else ""
@@ -274,9 +281,14 @@ def _counted(rule: EventRule, result: RuleResult) -> list[Other]:
     ]
 
 
-def _outcomes(sight: Sight, result: RuleResult, main: Track | None, *, ruled_out: bool) -> list[Other]:
-    """The outcomes beside the one that is drawn: those that are still possible, or those that are not."""
-    return [
+def _outcomes(sight: Sight, result: RuleResult, main: Track | None, *, ruled_out: bool) -> tuple[Other, ...]:
+    """The outcomes beside the one that is drawn: those that are still possible, or those that are not.
+
+    After the verdict there are none: the first that was complete is the verdict and stays.
+    """
+    if result.outcome is not None:
+        return ()
+    return tuple(
         Other(
             "Other outcome",
             _route(track),
@@ -285,7 +297,7 @@ def _outcomes(sight: Sight, result: RuleResult, main: Track | None, *, ruled_out
         )
         for track in result.tracks
         if track is not main and bool(track.ruled_out) is ruled_out
-    ]
+    )
 
 
 def _route(track: Track) -> str:
@@ -331,13 +343,19 @@ def _quiet(sight: Sight, rule: EventRule, result: RuleResult, begun_at: Any) -> 
     if rule.quiet_after is None:
         return {}
     last = sight.by_seq[result.last.seq].at if result.last is not None else begun_at
-    until = max(last, begun_at) + timedelta(seconds=rule.quiet_after)
-    server = sight.state.application(rule.server)
-    late = (
+    since, server = max(last, begun_at), sight.state.application(rule.server)
+    asks = (
         f"Nothing that counts has come from {server} for {spoken(rule.quiet_after)}. Look at the server and its log: "
         "does it run, does it write? If it hangs, begin this step again; the gate itself decides nothing by time."
     )
-    return {"until": until, "quiet": late if until <= sight.now else ""}
+    is_quiet = since + timedelta(seconds=rule.quiet_after) <= sight.now
+    return {
+        "since": since,
+        "limit": rule.quiet_after,
+        "left": "quiet for",
+        "quiet": asks,
+        "is_quiet": is_quiet,
+    }
 
 
 # Clients.
@@ -389,6 +407,7 @@ def _approval(sight: Sight, step: Step, gate: ApprovalGate) -> Approval:
         signatures=gate_signatures(sight, step, gate, visit),
         barred=_barred(sight),
         covers=_covers(sight, step, gate),
+        facts=tuple(Shown(name, fact_text(value)) for name, value in sorted(state.facts.items())),
         digest=digest,
         sign=sight.may(sign) if open_ else nobody,
         reject=sight.may(reject) if open_ else nobody,
@@ -466,14 +485,13 @@ def _barred(sight: Sight) -> tuple[Shown, ...]:
 
 
 def _covers(sight: Sight, step: Step, gate: ApprovalGate) -> tuple[Shown, ...]:
-    """What a signature covers, in the words of the page; the digest is taken over the same content."""
+    """What a signature covers beside the facts, in the words of the page; the digest is taken over the same content."""
     content = shown(sight.procedure, sight.state, step, gate)
     procedure = f"{sight.procedure.title}, version {sight.procedure.version}, {content['procedure'][:12]}…"
     rows = [
         Shown("Procedure", sight.say(procedure)),
-        Shown("Step", f"{sight.label(step.id)}, “{sight.title(step.id)}”, time {content['visit']}"),
+        Shown("Step", f"{sight.named(step.id)}, time {content['visit']}"),
     ]
-    rows += [Shown(f"Fact {name}", fact_text(value)) for name, value in sorted(content["facts"].items())]
     rows.append(
         Shown(
             "Open exposures and duties",
@@ -486,10 +504,17 @@ def _covers(sight: Sight, step: Step, gate: ApprovalGate) -> tuple[Shown, ...]:
         for name, value, reason in content["needs"]
     ]
     rows += [
-        Shown(f"Evidence of {sight.label(where)}", f"SHA-256 {sha[:12]}… {text}".strip() if sha else text)
-        for where, _gate, sha, text in content["evidence"]
+        Shown(_gate_title(sight, where, name), f"SHA-256 {sha[:12]}… {text}".strip() if sha else text)
+        for where, name, sha, text in content["evidence"]
     ]
     return tuple(rows)
+
+
+def _gate_title(sight: Sight, step: str, gate: str) -> str:
+    found = sight.procedure.step(step).gate(gate)
+    return (
+        f"Evidence: {sight.plain(found.title)}" if found is not None else f"Evidence of {sight.label(step)}"
+    )
 
 
 def fact_text(value: bool | str | None) -> str:

@@ -210,7 +210,7 @@ def _deviation(sight: Sight, item: Deviation) -> DeviationRow:
 
 
 def _what(sight: Sight, item: Deviation) -> str:
-    step = f"{sight.label(item.step)}, “{sight.title(item.step)}”"
+    step = sight.named(item.step)
     match item.what:
         case "skip":
             return f"Skip {step}"

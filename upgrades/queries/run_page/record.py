@@ -23,7 +23,8 @@ def entries(sight: Sight, recorded: Iterable[Recorded]) -> tuple[Entry, ...]:
 
 def _entry(sight: Sight, item: Recorded) -> Entry:
     text, quote, tone = _words(sight, item)
-    return Entry(item.seq, item.at, item.by.name, item.by.kind, text, quote, tone)
+    is_line = isinstance(item.event, e.LogEventSeen | e.LogDoubtful)
+    return Entry(item.seq, item.at, item.by.name, item.by.kind, text, quote, tone, is_line)
 
 
 def _words(sight: Sight, item: Recorded) -> Words:
@@ -72,7 +73,7 @@ def _started(event: e.RunStarted) -> Words:
 def _step(
     sight: Sight, event: e.StepEntered | e.StepBegun | e.StepSkipped | e.StepCompleted | e.StepLeft
 ) -> Words:
-    step = f"{sight.label(event.step)}, “{sight.title(event.step)}”"
+    step = sight.named(event.step)
     match event:
         case e.StepEntered(visit=visit):
             again = f", time {visit}" if visit > 1 else ""
@@ -139,7 +140,7 @@ def _attached(sight: Sight, event: e.EvidenceAttached) -> Words:
 
 
 def _approval(sight: Sight, event: e.ApprovalSigned | e.ApprovalRejected | e.ApprovalLapsed) -> Words:
-    step = f"{sight.label(event.step)}, “{sight.title(event.step)}”"
+    step = sight.named(event.step)
     match event:
         case e.ApprovalSigned(comment=comment, digest=digest):
             return f"Signs {step}; digest {digest[:12]}…", comment, "go"

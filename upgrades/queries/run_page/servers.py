@@ -89,12 +89,12 @@ def _is_down(application: Application) -> bool:
 
 def _server(application: Application, plays: str) -> Server:
     down = _is_down(application)
-    mode = (
-        "stopped"
-        if down
-        else application.mode.replace("primary-", "primary, ").replace("-", " ") or "mode not known"
-    )
-    tone = "stop" if down else MODES.get(application.mode, "")
+    mode, tone = application.mode, MODES.get(application.mode, "")
+    if down:
+        mode, tone = "stopped", "stop"
+    elif mode == "down":  # its process is up again, and no step has told yet as what
+        mode, tone = "started", "wait"
+    mode = mode.replace("primary-", "primary, ").replace("-", " ") or "mode not known"
     version = application.version or "version not known"
     return Server(application.name, f"{application.host.name} · {version}", mode, tone, down, plays)
 
@@ -200,8 +200,9 @@ def _kinds(sight: Sight) -> Kinds:
         for seen in sight.state.gate(step, gate_id, visit).observations:
             kinds[seen.place] = "normal"
         for track in result.tracks:
-            bad = track is not None and isinstance(track.outcome.follow, PutOnHold)
-            if track.ruled_out or (bad and not track.complete):
+            bad = isinstance(track.outcome.follow, PutOnHold)
+            beside = result.outcome is not None and track.outcome is not result.outcome
+            if track.ruled_out or beside or (bad and not track.complete):
                 continue
             for station in track.stations:
                 if station.seen is not None:

@@ -172,6 +172,7 @@ class Approval:
     signatures: tuple[Signature, ...]
     barred: tuple[Shown, ...]
     covers: tuple[Shown, ...]
+    facts: tuple[Shown, ...]
     digest: str
     sign: May
     reject: May
@@ -198,9 +199,11 @@ class GateRow:
     stations: tuple[Station, ...] = ()
     others: tuple[Other, ...] = ()
     ruled_out: tuple[Other, ...] = ()
-    until: datetime | None = None
+    since: datetime | None = None
+    limit: int | None = None
     left: str = ""
     quiet: str = ""
+    is_quiet: bool = False
     doubts: tuple[Doubt, ...] = ()
     names: tuple[NameRow, ...] = ()
     files: tuple[File, ...] = ()
@@ -410,6 +413,7 @@ class Entry:
     text: str
     quote: str = ""
     tone: str = ""
+    is_line: bool = False  # the quotation is a line of a log
 
 
 @dataclass(frozen=True, slots=True)

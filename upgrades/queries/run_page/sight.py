@@ -55,6 +55,12 @@ class Sight:
         number = self.numbers.get(step, "")
         return f"step {number}" if number and number != "–" else f"“{self.title(step)}”" if step else ""
 
+    def named(self, step: str) -> str:
+        """“step 6, “Launch …””, or the title alone of a step that has no number."""
+        number = self.numbers.get(step, "")
+        title = f"“{self.title(step)}”"
+        return f"step {number}, {title}" if number and number != "–" else title
+
     def may(self, command: core.Command) -> May:
         """The core's answer to `command`, so that what is offered is what would be accepted."""
         try:
