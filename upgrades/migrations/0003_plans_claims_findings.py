@@ -41,9 +41,16 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "servers",
-                    models.JSONField(default=list, help_text="Names of the applications that it works on."),
+                    models.JSONField(
+                        default=list, help_text="What it works on: kind, name, version now, version wanted."
+                    ),
                 ),
-                ("hosts", models.JSONField(default=list, help_text="Names of the hosts that it works on.")),
+                (
+                    "hosts",
+                    models.JSONField(
+                        default=list, help_text="The hosts whose LCA it works on, in the same shape."
+                    ),
+                ),
                 (
                     "after",
                     models.JSONField(default=list, help_text="Keys of the items that must be done before."),
