@@ -23,6 +23,7 @@ class Request:
     environment: str
     rehearsal: bool
     kind: str
+    gate: str
     title: str
     role: str
     signed: int
@@ -65,6 +66,7 @@ def _request(row: RunRequest, roles: set[str], person: str) -> Request:
         environment=row.environment.name,
         rehearsal=row.run.rehearsal,
         kind=row.kind,
+        gate=row.gate,
         title=row.title,
         role=row.role,
         signed=row.signed,

@@ -9,6 +9,7 @@ from upgrades.adapters import simulator_client
 from upgrades.domain.refusal import Refused
 from upgrades.models import Environment, Run, RunStep
 from upgrades.queries.procedures import procedure_of
+from upgrades.queries.run_lines import OVER
 from upgrades.queries.topology import TONES
 
 
@@ -119,7 +120,7 @@ def _active(world: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _step(run: Run, scripted: list[str]) -> StepButton | None:
-    if not run.current_step or run.status in ("ended", "aborted"):
+    if not run.current_step or run.status in OVER:
         return None
     number = dict(procedure_of(run.procedure).numbers())[run.current_step]
     if run.current_step not in scripted:
