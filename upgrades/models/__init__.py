@@ -4,6 +4,14 @@ from upgrades.models.agent import Agent, LogFile, LogLine, ProcessChange
 from upgrades.models.environment import Application, Environment, Host, Membership, Target
 from upgrades.models.plan import Claim, Finding, PlanItem, PlanOfRecord
 from upgrades.models.procedure import ProcedureVersion
+from upgrades.models.record import (
+    Checkpoint,
+    CheckpointDelivery,
+    CheckpointLeaf,
+    CheckpointWatch,
+    RegisterEntry,
+    SavedSearch,
+)
 from upgrades.models.run import (
     CommandReceipt,
     Evidence,
@@ -18,6 +26,10 @@ from upgrades.models.run import (
 __all__ = [
     "Agent",
     "Application",
+    "Checkpoint",
+    "CheckpointDelivery",
+    "CheckpointLeaf",
+    "CheckpointWatch",
     "Claim",
     "CommandReceipt",
     "Environment",
@@ -31,11 +43,13 @@ __all__ = [
     "PlanOfRecord",
     "ProcedureVersion",
     "ProcessChange",
+    "RegisterEntry",
     "Run",
     "RunBinding",
     "RunBurden",
     "RunEvent",
     "RunRequest",
     "RunStep",
+    "SavedSearch",
     "Target",
 ]
