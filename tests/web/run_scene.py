@@ -22,6 +22,7 @@ from upgrades.domain.run_state import StepStatus, fold
 from upgrades.models import Application, LogFile, LogLine, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import runs
+from upgrades.services.simulated import environment_from_world
 
 REASON = "The team looked at it together and agreed."
 READY = {
@@ -44,7 +45,9 @@ class Stage:
 
     def person(self, role, first, last):
         name = f"{first.lower()}-{uuid4().hex[:6]}"
-        return factories.make_user(role, environment=self.environment, name=name, first_name=first, last_name=last)
+        return factories.make_user(
+            role, environment=self.environment, name=name, first_name=first, last_name=last
+        )
 
     @property
     def run(self):
@@ -79,7 +82,9 @@ class Stage:
     def log(self, application, *events, text="SYNTHETIC {}"):
         """The server logs `events`; the workers take them in."""
         owner = Application.objects.get(environment=self.environment, name=application)
-        file, _ = LogFile.objects.get_or_create(application=owner, identity=f"dev1:{owner.pk}", name=f"{application}.log")
+        file, _ = LogFile.objects.get_or_create(
+            application=owner, identity=f"dev1:{owner.pk}", name=f"{application}.log"
+        )
         for event in events:
             place = LogLine.objects.filter(file=file).count()
             at = datetime(2026, 11, 24, 14, 2, 10) + timedelta(milliseconds=1370 * place)
@@ -104,13 +109,24 @@ class Stage:
         owner = Application.objects.get(environment=self.environment, name=application)
         file = LogFile.objects.get(application=owner)
         LogLine.objects.create(
-            file=file, offset=file.cursor, length=0, kind=LogLine.Kind.GAP, text=text, raw=b"", read_at=timezone.now()
+            file=file,
+            offset=file.cursor,
+            length=0,
+            kind=LogLine.Kind.GAP,
+            text=text,
+            raw=b"",
+            read_at=timezone.now(),
         )
         self.advance()
 
     def probe(self, gate, value="met"):
         step = self.step
-        names = {"sections": ["confserv_b"], "start-name": "confserv_b", "application": "confserv_b", "reason": ""}
+        names = {
+            "sections": ["confserv_b"],
+            "start-name": "confserv_b",
+            "application": "confserv_b",
+            "reason": "",
+        }
         if value == "failed":
             names["start-name"] = "confserv"
         answer = names if "names" in str(gate.probe) else {"state": "down"}
@@ -156,13 +172,23 @@ class Stage:
         step = self.step
         for gate in gates:
             state = self.state
-            if state.current != step.id or not applies(gate, state) or verdict(self.procedure, state, step, gate).is_met:
+            if (
+                state.current != step.id
+                or not applies(gate, state)
+                or verdict(self.procedure, state, step, gate).is_met
+            ):
                 continue
             match gate:
                 case ConfirmGate() | ClientsGate():
-                    self.act(core.Confirm(**self.seen, gate=gate.id, answer="pass", text="Seen by two of us."))
+                    self.act(
+                        core.Confirm(**self.seen, gate=gate.id, answer="pass", text="Seen by two of us.")
+                    )
                 case EvidenceGate():
-                    self.act(core.Attach(**self.seen, gate=gate.id, text="/backup/cfg_8130.dmp, 812 MB, sha256 9f2c"))
+                    self.act(
+                        core.Attach(
+                            **self.seen, gate=gate.id, text="/backup/cfg_8130.dmp, 812 MB, sha256 9f2c"
+                        )
+                    )
                 case ProbeGate():
                     self.probe(gate)
                 case EventGate():
@@ -194,3 +220,26 @@ def no_agents(monkeypatch):
         return found
 
     monkeypatch.setattr("upgrades.services.runs.take_watermarks", marks)
+
+
+def rehearsed(monkeypatch):
+    """A stage whose run is a rehearsal: on a copy of the environment, made without a simulator."""
+
+    def copy(environment, **_):
+        world = factories.frankfurt(world="w-rehearsal")
+        return environment_from_world(world, name=environment.name, original=environment)
+
+    monkeypatch.setattr("upgrades.services.starting.rehearsals.simulated_copy", copy)
+    stage = Stage(rehearsal=True)
+    stage.environment = stage.run.environment
+    return stage
+
+
+def closing():
+    """A stage whose steps are all behind, with a duty that nobody has taken over."""
+    stage = Stage().reach("launch-new")
+    stage.advance()
+    stage.log("confserv_b", "00-05060", "21-22902", "21-22172")
+    assert stage.state.current == "close-compatible"
+    stage.carry_out()
+    return stage

@@ -7,8 +7,16 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from django.contrib.auth.models import AbstractUser
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect, render
+from django.http import (
+    FileResponse,
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+)
+from django.shortcuts import render
+from django.urls import reverse
 from django.utils.http import parse_etags
 from django.views.decorators.http import require_POST, require_safe
 
@@ -69,7 +77,7 @@ def act_on_run(request: HttpRequest, run_id: int, verb: str) -> HttpResponse:
         )
     if wants_fragment(request):
         return _again(request, run_id, None)
-    return redirect("show-run", run_id, permanent=False, preserve_request=False)
+    return HttpResponseRedirect(reverse("show-run", args=[run_id]), status=303)
 
 
 def _again(

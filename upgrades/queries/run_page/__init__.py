@@ -28,7 +28,7 @@ from upgrades.queries.run_page.timeline import timeline
 
 __all__ = ["CurrentStep", "GateRow", "May", "RunPage", "Seen", "run_page", "seen_by"]
 
-RECORD = 40  # events of a run under way that the page shows at once
+RECORD = 30  # events of a run under way that the page shows at once
 
 STATUS = {
     "running": ("Running", "act"),
