@@ -487,7 +487,7 @@ class _Planner:
             else:
                 reason = "After the master, and then as soon as possible: different versions stand only while this lasts."
                 sources = ("INT-1", "PRX-1")
-                pass
+                needs += self._needs(["master"], "The master goes before its proxies.", "INT-1", "PRX-1")
                 blockers += self._old_masters()
             self._add(
                 _of_unit(
