@@ -6,17 +6,19 @@ Evaluating a gate again over the same events gives the same verdict. What is mis
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, assert_never
 
 from upgrades.domain import run_events as e
-from upgrades.domain.condition import holds
-from upgrades.domain.event_rule import Kind, RuleResult, follow_rule
+from upgrades.domain.condition import Fact, holds
+from upgrades.domain.event_rule import Kind, Observation, RuleResult, follow_rule
 from upgrades.domain.procedure import (
     ApprovalGate,
     CheckGate,
     ClientsGate,
     ConfirmGate,
     EventGate,
+    EventRule,
     EvidenceGate,
     Gate,
     GoTo,
@@ -132,7 +134,18 @@ def rule_result(gate: EventGate, state: RunState, step: str, visit: int | None =
     at = state.steps.get(step)
     facts = at.facts if at is not None and at.begun_at is not None else state.facts
     recorded = state.gate(step, gate.id, visit)
-    return follow_rule(gate.rule, recorded.observations, facts, state.set_aside)
+    return _followed(gate.rule, recorded.observations, frozenset(facts.items()), state.set_aside)
+
+
+@lru_cache(maxsize=128)
+def _followed(
+    rule: EventRule,
+    observations: tuple[Observation, ...],
+    facts: frozenset[tuple[str, Fact]],
+    set_aside: frozenset[int],
+) -> RuleResult:
+    """`follow_rule`, remembered: one act, and one page, ask for the same result many times."""
+    return follow_rule(rule, observations, dict(facts), set_aside)
 
 
 def _events(gate: EventGate, state: RunState, step: Step, recorded: GateState) -> Verdict:
