@@ -15,13 +15,13 @@ from django.db.models import OuterRef
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from upgrades.adapters import event_store
 from upgrades.domain import run as core
 from upgrades.domain.run_events import Actor
-from upgrades.domain.run_state import RunStatus, fold
+from upgrades.domain.run_state import RunStatus
 from upgrades.models import Membership, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.queries.run_page import overview, record, servers, steps
+from upgrades.queries.run_page.history import history_of
 from upgrades.queries.run_page.shapes import CurrentStep, GateRow, May, RunPage
 from upgrades.queries.run_page.sight import ENOUGH, Sight, clock
 from upgrades.queries.run_page.timeline import timeline
@@ -67,14 +67,17 @@ def seen_by(run_id: int, user: AbstractUser) -> Seen | None:
 
 
 def run_page(seen: Seen, user: AbstractUser, *, whole_record: bool = False) -> RunPage:
-    """The page of a run for whoever may see it. A run that is over always shows its whole record."""
+    """The page of a run for whoever may see it, with all of its record and of its steps only when they are asked for.
+
+    A run that is over always shows everything.
+    """
     run = Run.objects.select_related("environment", "procedure").get(pk=seen.run)
     procedure = procedure_of(run.procedure)
-    history = tuple(event_store.load(run.pk))
+    history = history_of(run)
     sight = Sight(
         procedure=procedure,
-        history=history,
-        state=fold(history),
+        history=history.events,
+        state=history.state,
         me=Actor(f"user:{user.pk}", user.get_full_name() or user.get_username(), roles=seen.roles),
         now=timezone.now(),
         numbers=dict(procedure.numbers()),
@@ -126,7 +129,8 @@ def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
     applications = servers.bound_applications(run.pk)
     files = [] if sight.state.is_over else servers.files_of(applications)
     listed = list(reversed(sight.history))
-    shown = listed if whole_record or sight.state.is_over else listed[:RECORD]
+    whole = whole_record or sight.state.is_over
+    shown = listed if whole else listed[:RECORD]
     return {
         "tiles": overview.tiles(sight),
         "phases": steps.phases(sight),
@@ -141,9 +145,10 @@ def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
         "timeline": timeline(sight),
         "record": record.entries(sight, shown),
         "record_more": len(listed) - len(shown),
-        "accounts": steps.accounts(sight),
-        "signatures": overview.signatures(sight),
-        "files": overview.files(sight),
+        "accounts": steps.accounts(sight) if whole else (),
+        "signatures": overview.signatures(sight) if sight.state.is_over else (),
+        "files": overview.files(sight) if sight.state.is_over else (),
+        "whole": whole,
         "may": _may(sight),
     }
 

@@ -478,6 +478,7 @@ class RunPage:
     accounts: tuple[Account, ...]
     signatures: tuple[Signature, ...]
     files: tuple[File, ...]
+    whole: bool
     head: str
     may: Mapping[str, May] = field(default_factory=dict)
 

@@ -56,7 +56,11 @@ def _row(sight: Sight, step: Step) -> StepRow:
         title=sight.title(step.id),
         state=state,
         note=_note(sight, step, at, state),
-        url=f"#step-{step.id}" if now else f"#account-{step.id}-{at.visit}" if at is not None else "",
+        url=f"#step-{step.id}"
+        if now
+        else f"?record=all#account-{step.id}-{at.visit}"
+        if at is not None
+        else "",
         took=_took(step, at, state),
         since=since,
     )
