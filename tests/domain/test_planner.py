@@ -238,6 +238,12 @@ def test_lca_2_hosts_without_scs_first_then_the_pair_with_the_primary_of_now_fir
     ]
 
 
+def test_lca_2_one_host_after_the_other_through_all_of_the_plan():
+    shown = whole()
+    assert "lca:A" in needed(shown, item(shown, "lca:B"))
+    assert "lca:B" in needed(shown, item(shown, "lca:pair"))
+
+
 def test_lca_2a_the_host_of_a_single_scs_comes_last_of_its_site():
     shown = picture(server("scs", SCS, "a"), server("confserv", MASTER, "b"))
     found = item(shown, "lca:")
