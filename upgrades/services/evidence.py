@@ -18,7 +18,7 @@ from django.utils import timezone
 from upgrades.domain.refusal import BadInput
 from upgrades.domain.run import Attach
 from upgrades.models import CommandReceipt, Evidence, Run
-from upgrades.services import runs
+from upgrades.services import register, runs
 from upgrades.services.people import actor_for
 from upgrades.services.runs import Done, NoSuchRun
 
@@ -122,4 +122,6 @@ def open_file(evidence_id: int, by: AbstractUser) -> tuple[Evidence, File[bytes]
     row = Evidence.objects.filter(pk=evidence_id).first()
     if row is None or not _may_act(row.run_id, by):
         raise NoSuchRun("There is no such file, or you have no role in its environment.")
-    return row, row.file.open("rb")
+    file = row.file.open("rb")
+    register.evidence_opened(row, by)
+    return row, file

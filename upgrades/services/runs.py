@@ -27,7 +27,7 @@ from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
 from upgrades.domain.run_state import RunState, begin, evolve, fold
 from upgrades.models import Application, CommandReceipt, Environment, Run
 from upgrades.queries.procedures import procedure_of
-from upgrades.services import observations, projections
+from upgrades.services import observations, projections, register
 from upgrades.services.people import actor_for
 from upgrades.services.watermarks import take_watermarks
 
@@ -229,6 +229,7 @@ def open_run(
         starter_name=by.name,
         started_at=now,
     )
+    register.run_started(run, started, by)
     for role, application in bound.items():
         run.bindings.create(role=role, application=application)
     recorded = event_store.record(1, [*core.start(procedure, started), *first], by=by, at=now)

@@ -26,6 +26,7 @@ from upgrades.services import rehearsals, runs
 from upgrades.services.agents import OVER
 from upgrades.services.people import actor_for
 from upgrades.services.polling import hurry
+from upgrades.services.register import registering_refusals
 from upgrades.services.runs import Done, NoSuchRun
 
 
@@ -47,6 +48,7 @@ class BadAnswers(BadInput):
         self.mistakes = mistakes
 
 
+@registering_refusals
 def start_run(
     *,
     environment_id: int,
