@@ -6,16 +6,17 @@ import hashlib
 import re
 import unicodedata
 import uuid
+from dataclasses import replace
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
 from django.core.files.base import File
 from django.core.files.uploadedfile import UploadedFile
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from upgrades.domain.refusal import BadInput
+from upgrades.domain.refusal import BadInput, NotAllowed
 from upgrades.domain.run import Attach
 from upgrades.models import CommandReceipt, Evidence, Run
 from upgrades.services import register, runs
@@ -71,30 +72,38 @@ def _store(
         uploaded_by=by.get_full_name() or by.get_username(),
         uploaded_at=timezone.now(),
     )
-    stored = False
+    attach = Attach(
+        step=step, visit=visit, gate=gate, text=text, name=row.name, sha256=row.sha256, size=row.size
+    )
+    # The file first and the run's lock after it: a slow disk must not keep others from acting.
+    row.file.name = row.file.storage.save(f"{run_id}/{uuid.uuid4().hex}", upload)
     try:
-        with transaction.atomic():
-            row.file.save(f"{run_id}/{uuid.uuid4().hex}", upload, save=True)
-            stored = True
-            return runs.act(
-                run_id=run_id,
-                command=Attach(
-                    step=step,
-                    visit=visit,
-                    gate=gate,
-                    text=text,
-                    name=row.name,
-                    sha256=row.sha256,
-                    size=row.size,
-                    evidence=row.pk,
-                ),
-                by=by,
-                command_id=command_id,
-            )
-    except BaseException:
-        if stored:
-            row.file.delete(save=False)
+        return _record(row, attach, by, command_id)
+    except NotAllowed as refusal:
+        runs.record_refusal(run_id, attach, by, refusal)  # what `act` noted went back with the row
         raise
+    finally:
+        if not _is_on_record(row):
+            row.file.storage.delete(row.file.name)
+
+
+def _record(row: Evidence, attach: Attach, by: AbstractUser, command_id: UUID) -> Done:
+    with transaction.atomic():
+        row.save()
+        done = runs.act(
+            run_id=row.run_id, command=replace(attach, evidence=row.pk), by=by, command_id=command_id
+        )
+        if done.repeated:  # the same form came twice at once: the file of the first is the one on record
+            transaction.set_rollback(True)
+    return done
+
+
+def _is_on_record(row: Evidence) -> bool:
+    """Whether the row was kept. Where the database does not say, a file too many is better than one too few."""
+    try:
+        return Evidence.objects.filter(pk=row.pk, file=row.file.name).exists()
+    except DatabaseError:
+        return True
 
 
 def _may_act(run_id: int, by: AbstractUser) -> bool:

@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from django.db import transaction
+
 from upgrades.adapters import simulator_client
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.models import Application, Environment
@@ -18,6 +20,14 @@ def simulated_copy(environment: Environment, *, target: str, parameters: Mapping
     specification = _specification(environment, target, parameters)
     world = simulator_client.create_world(specification)
     return environment_from_world(world, name=environment.name, original=environment)
+
+
+def discard(copy: Environment) -> None:
+    """Remove a copy on which no run was started, and the simulated servers behind it."""
+    simulator_client.delete(copy.world)
+    with transaction.atomic():
+        copy.applications.all().delete()
+        copy.delete()
 
 
 def _specification(environment: Environment, target: str, parameters: Mapping[str, str]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def act(*, run_id: int, command: core.Command, by: AbstractUser, command_id: UUI
     try:
         return _act(run_id, command, by, command_id)
     except NotAllowed as refusal:
-        _record_refusal(run_id, command, by, refusal)
+        record_refusal(run_id, command, by, refusal)
         raise
 
 
@@ -86,10 +86,16 @@ def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID)
         command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
     events = core.decide(procedure, state, command, actor)
     after = _store(run, procedure, state, [(actor, events)])
-    CommandReceipt.objects.create(
-        command_id=command_id, run=run, actor_id=actor.id, act=name, seq=after.seq, at=timezone.now()
-    )
+    try:
+        CommandReceipt.objects.create(
+            command_id=command_id, run=run, actor_id=actor.id, act=name, seq=after.seq, at=timezone.now()
+        )
+    except IntegrityError as elsewhere:  # in another run, whose lock is another one, at this moment
+        raise BadInput(_USED) from elsewhere
     return Done(run_id, after.seq)
+
+
+_USED = "This form was used for something else before. Load the page again and repeat your act."
 
 
 def _earlier(command_id: UUID, run_id: int | None, actor: Actor, act_name: str) -> Done | None:
@@ -98,14 +104,13 @@ def _earlier(command_id: UUID, run_id: int | None, actor: Actor, act_name: str) 
     if receipt is None:
         return None
     if (receipt.actor_id, receipt.act) != (actor.id, act_name) or run_id not in (None, receipt.run_id):
-        raise BadInput(
-            "This form was used for something else before. Load the page again and repeat your act."
-        )
+        raise BadInput(_USED)
     assert receipt.run_id is not None
     return Done(receipt.run_id, receipt.seq, repeated=True)
 
 
-def _record_refusal(run_id: int, command: core.Command, by: AbstractUser, refusal: Refused) -> None:
+def record_refusal(run_id: int, command: core.Command, by: AbstractUser, refusal: Refused) -> None:
+    """Put on the record that this person tried what only others may do."""
     with transaction.atomic():
         run = _locked(run_id)
         procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))

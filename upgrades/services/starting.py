@@ -79,10 +79,16 @@ def start_run(
     version = newest(procedure)
     text = procedure_of(version)
     _check(environment, text, answers)
-    if rehearsal:
-        environment, answers = _copy(environment, text, answers)
-    with transaction.atomic():
-        return _open(environment, version, text, answers, actor, command_id, rehearsal=rehearsal)
+    if not rehearsal:
+        return _open(environment, version, text, answers, actor, command_id, rehearsal=False)
+    copy, answers = _copy(environment, text, answers)
+    done = None
+    try:
+        done = _open(copy, version, text, answers, actor, command_id, rehearsal=True)
+    finally:
+        if done is None or done.repeated:
+            rehearsals.discard(copy)
+    return done
 
 
 def _environment(environment_id: int, by: AbstractUser) -> Environment:
@@ -232,6 +238,7 @@ def _confirmed(procedure: Procedure, answers: Answers, mistakes: dict[str, str])
             mistakes[f"confirm-{gate}"] = mistake.message
 
 
+@transaction.atomic
 def _open(
     environment: Environment,
     version: ProcedureVersion,
@@ -242,7 +249,10 @@ def _open(
     *,
     rehearsal: bool,
 ) -> Done:
-    Environment.objects.select_for_update().get(pk=environment.pk)
+    Environment.objects.select_for_update().get(pk=environment.rehearsal_of_id or environment.pk)
+    before = runs.started_before(command_id, actor)  # the same form, sent twice at once
+    if before is not None:
+        return before
     bound, facts = _check(environment, procedure, answers)
     _unclaimed(bound)
     original = environment.rehearsal_of

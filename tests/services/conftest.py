@@ -1,0 +1,23 @@
+"""Runs for tests of the services; after each test all of them are compared with their events."""
+
+import pytest
+
+
+def a_night(**changes):
+    # Not before the stores run and Django is set up, which is after this file is read.
+    from tests.services.night import Night, check_every_run
+
+    yield Night(**changes)
+    check_every_run()
+
+
+@pytest.fixture
+def night(db):
+    """A run that has just started."""
+    yield from a_night()
+
+
+@pytest.fixture
+def real_night(transactional_db):
+    """The same with real transactions, for what depends on locks, threads or commits."""
+    yield from a_night()
