@@ -16,7 +16,9 @@ from upgrades.queries.run_lines import OVER
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A procedure beside an environment. `why_not` is empty when it can be started."""
+    """A procedure beside an environment. `why_not` is empty when it can be started; `taken` says which open run has
+    its servers, so that it can only be rehearsed now.
+    """
 
     procedure: str
     version: int
@@ -25,6 +27,7 @@ class Offer:
     component: str
     servers: tuple[str, ...]
     why_not: str
+    taken: str
 
 
 def newest_versions() -> list[ProcedureVersion]:
@@ -39,7 +42,7 @@ def offers(environment: Environment) -> tuple[Offer, ...]:
     applications = applications_of(environment)
     taken = claims(environment)
     found = [_offer(environment, version, applications, taken) for version in newest_versions()]
-    return tuple(sorted(found, key=lambda offer: (bool(offer.why_not), offer.title)))
+    return tuple(sorted(found, key=lambda offer: (bool(offer.why_not), bool(offer.taken), offer.title)))
 
 
 def applications_of(environment: Environment) -> list[Application]:
@@ -67,7 +70,8 @@ def _offer(
         summary=procedure.summary,
         component=procedure.component,
         servers=tuple(application.name for application in bound.values()),
-        why_not=_why_not(environment, procedure, bound, taken),
+        why_not=_why_not(environment, procedure, bound),
+        taken=claimed(bound.values(), taken),
     )
 
 
@@ -75,14 +79,12 @@ def _why_not(
     environment: Environment,
     procedure: Procedure,
     bound: Mapping[str, Application],
-    taken: Mapping[int, tuple[int, str]],
 ) -> str:
     for role in procedure.roles:
         if role.name not in bound:
             return f"No server here can be “{role.title}”: {wanted(role)} is needed."
     facts = environment_facts(environment, bound.values()) | role_facts(bound)
-    unmet = not_meant(procedure, facts)
-    return unmet or claimed(bound.values(), taken)
+    return not_meant(procedure, facts)
 
 
 def not_meant(procedure: Procedure, facts: Mapping[str, Fact]) -> str:

@@ -109,6 +109,7 @@ class StartDialog:
     exposures: tuple[ExposureToCome, ...]
     signatures: tuple[SignatureToCome, ...]
     obstacle: str
+    taken: str
 
 
 def start_dialog(
@@ -138,7 +139,8 @@ def start_dialog(
         prerequisites=tuple(_prerequisites(procedure, facts)),
         exposures=tuple(_exposures(procedure, facts)),
         signatures=tuple(_signatures(environment, procedure, facts, user)),
-        obstacle=not_meant(procedure, facts) or claimed(bound.values(), claims(environment)),
+        obstacle=not_meant(procedure, facts),
+        taken=claimed(bound.values(), claims(environment)),
     )
 
 
