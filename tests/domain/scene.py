@@ -266,7 +266,9 @@ class Scene:
                 case ProbeGate():
                     self.probe(gate.id)
                 case ApprovalGate():
-                    self.sign(gate.id)
+                    for person in (ANNA, BOTH):
+                        if not self.verdict(gate.id).is_met:
+                            self.sign(gate.id, by=person)
                 case ClientsGate():
                     self.total(gate.leaving, 0)
                     self.total(gate.joining, 84)
@@ -286,6 +288,13 @@ class Scene:
 
     def finish(self):
         """Carry the run to its end; what is owed then is taken over by Anna."""
+        self.do_all_steps()
+        for burden in self.state.unowned:
+            self.act(run.TakeOver(burden=burden.id, reason=REASON), ANNA)
+        return self
+
+    def do_all_steps(self):
+        """Carry the run behind its last step."""
         while self.state.current is not None:
             if self.state.current in ORDINARY:
                 self.see(*ORDINARY[self.state.current](self.state.facts["database-upgraded"]))
@@ -294,9 +303,6 @@ class Scene:
                     self.complete()
             else:
                 self.satisfy()
-        for burden in self.state.unowned:
-            self.act(run.TakeOver(burden=burden.id, reason=REASON), ANNA)
-        return self
 
     # What must be so, whatever happens.
 

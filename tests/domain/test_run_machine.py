@@ -20,6 +20,10 @@ EVENTS = sorted(
     {event for step in HA.steps for gate in step.event_gates for event in gate.rule.numbers} | {"00-05060"}
 )
 VALUES = st.sampled_from(["met", "met", "failed", "cannot-tell"])
+AHEAD = [
+    *("prerequisites", "replace-folder", "launch-new", "stop-old", "start-remaining", "start-former"),
+    *("compatible", "behind"),
+]
 people = st.sampled_from(PEOPLE)
 
 
@@ -37,9 +41,7 @@ class AnyRun(RuleBasedStateMachine):
         version=st.sampled_from(["8.1.3", "8.5.100"]),
         signatures=st.sampled_from([0, 1, 1, 2]),
         recovery=st.booleans(),
-        ahead=st.sampled_from(
-            ["prerequisites", "replace-folder", "launch-new", "stop-old", "start-remaining", "start-former"]
-        ),
+        ahead=st.sampled_from(AHEAD),
     )
     def start(self, upgraded, version, signatures, recovery, ahead):
         self.scene = Scene(
@@ -48,7 +50,13 @@ class AnyRun(RuleBasedStateMachine):
             policies={"point-of-no-return": {"role": "approver", "signatures": signatures}},
             **{"environment.disaster-recovery": recovery},
         )
-        self.scene.go_to(ahead)
+        if ahead == "behind":
+            self.scene.do_all_steps()
+        elif ahead == "compatible":
+            self.scene.go_to("launch-new")
+            self.scene.see("new", "21-22911", "21-22902", "21-22172")
+        else:
+            self.scene.go_to(ahead)
 
     def attempt(self, act, *args, **kwargs):
         before = len(self.scene.history)
@@ -105,18 +113,27 @@ class AnyRun(RuleBasedStateMachine):
     @precondition(going)
     @rule(
         by=people,
+        second=people,
         what=st.sampled_from(["skip", "override", "doubt", "?"]),
         gate=st.sampled_from(GATES),
+        sign=st.booleans(),
         data=st.data(),
     )
-    def ask_deviation(self, by, what, gate, data):
+    def deviate(self, by, second, what, gate, sign, data):
         doubts = [r.seq for r in self.scene.history if isinstance(r.event, run_events.LogDoubtful)]
         doubt = data.draw(st.sampled_from([0, *doubts]))
+        own = [one.id for one in self.scene.step.all_gates] or [gate]
+        gate = data.draw(st.sampled_from([gate, *own]))
         command = run.AskDeviation(**self.scene.here, what=what, reason=REASON, gate=gate, doubt=doubt)
         self.attempt(self.scene.act, command, by)
+        number = len(self.scene.state.deviations)
+        answer = (
+            run.SignDeviation(number=number) if sign else run.RejectDeviation(number=number, reason=REASON)
+        )
+        self.attempt(self.scene.act, answer, second)
 
-    @rule(by=people, number=st.integers(1, 4), sign=st.booleans())
-    def decide_deviation(self, by, number, sign):
+    @rule(by=people, number=st.integers(1, 3), sign=st.booleans())
+    def decide_a_deviation_late(self, by, number, sign):
         command = (
             run.SignDeviation(number=number) if sign else run.RejectDeviation(number=number, reason=REASON)
         )
