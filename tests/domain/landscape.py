@@ -44,11 +44,12 @@ def server(name, type_, host, version=OLD, **more):
     return Server(name=name, type=type_, host=host, version=version, **more)
 
 
-def pair(name, type_, hosts, version=OLD, **more):
+def pair(name, type_, hosts, version=OLD, modes=("primary", "backup"), **more):
     """A primary and its backup, `<name>_b`."""
+    other = f"{name}_b"
     return (
-        server(name, type_, hosts[0], version, standing="primary", peer=f"{name}_b", mode="primary", **more),
-        server(f"{name}_b", type_, hosts[1], version, standing="backup", peer=name, mode="backup", **more),
+        server(name, type_, hosts[0], version, standing="primary", peer=other, mode=modes[0], **more),
+        server(other, type_, hosts[1], version, standing="backup", peer=name, mode=modes[1], **more),
     )
 
 
@@ -70,7 +71,7 @@ def whole(**more):
         *pair("proxy2", PROXY, ("a-p2", "b-p2")),
         server("proxy3", PROXY, "a-p3"),
         server("proxy4", PROXY, "b-p3"),
-        *pair("dr", MASTER, ("b-cfg", "b-cfg2"), dormant=True),
+        *pair("dr", MASTER, ("b-cfg", "b-cfg2"), modes=("down", "down"), dormant=True),
     )
     made = picture(*servers, **more)
     hosts = tuple(replace(host, site="A" if host.name.startswith("a") else "B") for host in made.hosts)
@@ -79,7 +80,9 @@ def whole(**more):
 
 versions = st.sampled_from(["", "7.6", "8.1.200", OLD, "8.1.3", "8.5.000", "8.5.101", "8.5.101.38", "9.0"])
 # Mostly what the rules are about, and targets that mostly ask for something: else little is planned.
-types = st.sampled_from([MASTER, PROXY, SCS, MASTER, PROXY, MESSAGE_SERVER, DB_SERVER, "StatServer", "TServer"])
+types = st.sampled_from(
+    [MASTER, PROXY, SCS, MASTER, PROXY, MESSAGE_SERVER, DB_SERVER, "StatServer", "TServer"]
+)
 wanted = st.sampled_from(["8.5.101", "9.0", "8.5.101.38", "8.1.300.40"])
 
 

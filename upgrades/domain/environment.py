@@ -13,6 +13,9 @@ MESSAGE_SERVER, DB_SERVER = "MessageServer", "RealDBServer"
 # Components that have targets but are no Application objects.
 LCA, CONFIGURATION_DATABASE, LOG_DATABASE = "LCA", "ConfigurationDatabase", "LogDatabase"
 
+# Modes in which a server serves as primary; upgrade mode is the state between CSH-6 and CSH-10.
+SERVING = frozenset({"primary", "upgrade-mode", "primary-upgrade-mode"})
+
 CONFIGURATION_COMPONENTS = (MASTER, PROXY)
 
 
@@ -30,7 +33,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """An application. `mode` is primary, backup, upgrade-mode, down or empty; `process` is up, down or unknown."""
+    """An application. `mode` is primary, backup, upgrade-mode, primary-upgrade-mode, down, or empty when not known.
+
+    `process` is up, down or unknown.
+    """
 
     name: str
     type: str
@@ -148,7 +154,9 @@ class Picture:
         return tuple(unit for unit in self.units if unit.type in types and dormant in (None, unit.is_dormant))
 
     def servers_of(self, *types: str) -> tuple[Server, ...]:
-        return tuple(server for server in self.servers if server.type in types)
+        """By name, so that what is made of them does not depend on how they were read."""
+        found = (server for server in self.servers if server.type in types)
+        return tuple(sorted(found, key=lambda server: server.name))
 
 
 def reaches(version: str, target: str) -> bool | None:

@@ -21,6 +21,7 @@ from upgrades.domain.environment import (
     MESSAGE_SERVER,
     PROXY,
     SCS,
+    SERVING,
     Host,
     OpenRun,
     Picture,
@@ -719,7 +720,7 @@ def _side_by_side(items: list[Item]) -> tuple[Item, ...]:
 
 def _primary_first(unit: Unit) -> list[Server]:
     """The server that runs as primary now comes first; where no mode is known, the one configured as primary."""
-    return sorted(unit.servers, key=lambda server: server.mode not in ("primary", "upgrade-mode"))
+    return sorted(unit.servers, key=lambda server: server.mode not in SERVING)
 
 
 def _is_line(version: str, line: tuple[int, int]) -> bool:
