@@ -1,7 +1,7 @@
 """Conditions over facts: what they say, and that doubt never turns into truth."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upgrades.domain.condition import (
@@ -127,6 +127,7 @@ CONDITIONS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(CONDITIONS, st.fixed_dictionaries(VALUES), st.sets(st.sampled_from(FACT_NAMES)))
 def test_learning_more_never_overturns_what_was_known(condition, facts, hidden):
     before = holds(condition, {name: value for name, value in facts.items() if name not in hidden})

@@ -1,7 +1,7 @@
 """Event rules: the order of events decides, and nothing about how they arrived."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.domain.scene import HA, Scene
@@ -158,6 +158,7 @@ def test_a_doubt_is_kept_with_the_outcome_until_it_is_set_aside():
 WORDS = st.lists(st.sampled_from([*SHORT, "gap", "unreadable", "end"]), max_size=14)
 
 
+@settings(deadline=None)
 @given(WORDS, st.data())
 def test_repeats_change_nothing(words, data):
     seen = observations(" ".join(words))
@@ -170,6 +171,7 @@ def test_repeats_change_nothing(words, data):
         assert follow_rule(LAUNCH, repeated, facts) == follow_rule(LAUNCH, seen, facts)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([*SHORT.values(), "gap"]), max_size=12),
     st.sampled_from([False, True]),

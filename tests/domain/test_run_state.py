@@ -4,7 +4,7 @@ import json
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.domain.scene import OLGA, START, Scene, started
@@ -49,6 +49,7 @@ def events(kind):
 
 
 @pytest.mark.parametrize("kind", EVENT_TYPES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_an_event_comes_back_from_its_stored_text(kind, data):
     event = data.draw(events(kind))
@@ -105,6 +106,7 @@ def test_states_share_nothing_that_changes():
     assert repr(before) == shown
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}[a-z0-9]", fullmatch=True), st.integers(1, 99))
 def test_a_watch_is_known_by_step_visit_and_gate(name, visit):
     assert watch_key(watch_id(name, visit, "gate-1")) == (name, visit, "gate-1")

@@ -1,7 +1,7 @@
 """Versions are compared part by part, as numbers."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upgrades.domain.version import NotAVersion, Version
@@ -61,6 +61,7 @@ VERSIONS = st.lists(st.integers(0, 300), min_size=1, max_size=6).map(
 )
 
 
+@settings(deadline=None)
 @given(VERSIONS, VERSIONS, VERSIONS)
 def test_the_order_is_total_and_fits_equality(one, two, three):
     assert (one < two) + (one == two) + (one > two) == 1
