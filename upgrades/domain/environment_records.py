@@ -40,7 +40,7 @@ LCA = "LCA"
 TARGETS_ONLY = (LCA, "ConfigurationDatabase", "LogDatabase")
 
 # Marks that turn the reading order round, and invisible ones that make two names look like one.
-_UNSEEN = frozenset(
+UNSEEN = frozenset(
     "\u00ad\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064"
     "\u2066\u2067\u2068\u2069\ufeff"
 )
@@ -48,7 +48,7 @@ _UNSEEN = frozenset(
 
 def is_allowed(char: str) -> bool:
     """Whether the character may stand in a value: seen by people, on one line."""
-    return unicodedata.category(char) not in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp") and char not in _UNSEEN
+    return unicodedata.category(char) not in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp") and char not in UNSEEN
 
 
 @lru_cache(maxsize=50_000)
@@ -545,24 +545,32 @@ class Change:
     after: Record | None
 
 
-def difference(before: Content, after: Content) -> tuple[Change, ...]:
-    """What leads from one content to the other, in the order of the records."""
+def difference(
+    before: Content, after: Content, renamed: Mapping[Ident, Ident] | None = None
+) -> tuple[Change, ...]:
+    """What leads from one content to the other, in the order of the records. `renamed`: new ident to old one."""
+    renamed = renamed or {}
+    gone = set(renamed.values())
     changes = []
     for kind in Kind:
-        names = {record.ident: record for content in (after, before) for record in content.all(kind)}
-        for key in sorted(names, key=lambda key: key[1]):
-            old, new = before.records.get(key), after.records.get(key)
+        keys = {
+            key
+            for content in (before, after)
+            for key in content.records
+            if key[0] is kind and key not in gone
+        }
+        for key in sorted(keys | {new for new in renamed if new[0] is kind}):
+            old, new = before.records.get(renamed.get(key, key)), after.records.get(key)
             if old != new:
                 changes.append(_change(kind, old, new))
     return tuple(changes)
 
 
 def _change(kind: Kind, old: Record | None, new: Record | None) -> Change:
-    fields = tuple(
-        FieldChange(field.name, field.title, old[field.name] if old else "", new[field.name] if new else "")
-        for field in FIELDS[kind]
-        if (old[field.name] if old else "") != (new[field.name] if new else "")
+    pairs = (
+        (field, old[field.name] if old else "", new[field.name] if new else "") for field in FIELDS[kind]
     )
+    fields = tuple(FieldChange(field.name, field.title, was, now) for field, was, now in pairs if was != now)
     act = "added" if old is None else "removed" if new is None else "changed"
     shown = old or new
     assert shown is not None

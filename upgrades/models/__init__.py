@@ -2,6 +2,7 @@
 
 from upgrades.models.agent import Agent, LogFile, LogLine, ProcessChange
 from upgrades.models.environment import Application, Environment, Host, Membership, Target
+from upgrades.models.import_draft import ImportDraft
 from upgrades.models.plan import Claim, Finding, PlanItem, PlanOfRecord
 from upgrades.models.procedure import ProcedureVersion
 from upgrades.models.record import (
@@ -36,6 +37,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "Host",
+    "ImportDraft",
     "LogFile",
     "LogLine",
     "Membership",
