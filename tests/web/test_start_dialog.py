@@ -164,6 +164,14 @@ def test_servers_of_an_open_run_are_refused_with_its_number(client, environment,
     assert "CHG0042317" in answer.text
 
 
+def test_an_answer_that_came_twice_starts_nothing(client, environment, operator):
+    answer = client.post(address(environment), answers(environment, kind=["live", "rehearsal"]))
+
+    assert answer.status_code == 400
+    assert "the same field more than once" in answer.text
+    assert not Run.objects.exists()
+
+
 def test_looking_again_starts_nothing_and_asks_what_follows_from_the_answers(client, environment, operator):
     sent = answers(environment, **{"parameter-database-upgraded": "true", "look": "1", "change": "CHG7"})
 

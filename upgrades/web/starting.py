@@ -30,6 +30,7 @@ from upgrades.queries.start_dialog import (
 from upgrades.services.starting import BadAnswers, start_run
 from upgrades.web.answers import status_of
 from upgrades.web.environments import environment_or_404, person
+from upgrades.web.forms import TWICE
 
 YES_NO = [("true", "Yes"), ("false", "No")]
 KINDS = {
@@ -162,6 +163,8 @@ def start(request: HttpRequest, environment_id: int, procedure: str) -> HttpResp
     if "look" in request.POST:
         return _page(request, environment, StartForm(dialog, initial=_typed(request.POST)))
     form = StartForm(dialog, request.POST)
+    if any(len(values) > 1 for _, values in request.POST.lists()):
+        form.add_error(None, TWICE)
     if not form.is_valid():
         return _page(request, environment, form, status=400)
     return _start(request, environment, version, form)
