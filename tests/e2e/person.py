@@ -43,7 +43,9 @@ class Person:
     def step(self):
         """The id of the current step; empty when there is none any more."""
         found = self.page.locator("section.step[id^=step-]")
-        return found.first.get_attribute("id").removeprefix("step-") if found.count() else ""
+        with suppress(Late):
+            return found.first.get_attribute("id", timeout=1_000).removeprefix("step-")
+        return ""
 
     def text(self):
         return self.page.locator("#board").inner_text()
