@@ -99,6 +99,21 @@ def names(condition: Condition) -> frozenset[str]:
             return frozenset().union(*(names(part) for part in parts))
 
 
+def renamed(condition: Condition, name: Callable[[str], str]) -> Condition:
+    """The same condition over other facts: each fact's name is what `name` makes of it."""
+    match condition:
+        case Is(fact):
+            return Is(name(fact))
+        case Compare(fact, operation, other, other_is_fact):
+            return Compare(name(fact), operation, name(other) if other_is_fact else other, other_is_fact)
+        case Not(inner):
+            return Not(renamed(inner, name))
+        case All(parts):
+            return All(tuple(renamed(part, name) for part in parts))
+        case AnyOf(parts):
+            return AnyOf(tuple(renamed(part, name) for part in parts))
+
+
 def _compare(condition: Compare, facts: Facts) -> bool | None:
     left = facts.get(condition.name)
     right: Fact = facts.get(condition.other) if condition.other_is_fact else condition.other

@@ -17,18 +17,43 @@ Sources = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """A part that an application of the environment plays in a run."""
+    """A part that an application of the environment plays in a run. It is of one of `application_types`."""
 
     name: str
     title: str
-    application_type: str
+    application_types: tuple[str, ...]
     standing: str = ""  # "primary", "backup", "standalone", or "" for any
     pair_of: str | None = None
+
+    @property
+    def application_type(self) -> str:
+        """“SCS or MessageServer”."""
+        return " or ".join(self.application_types)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Applications for each of which a run carries out the same steps, one after the other (`groups.py`).
+
+    Either all of a type, or, with `pair_of`, the server that plays that role and its peer: the running backup first.
+    With `beside`, only those on whose host a server of that type stands which runs as one of `runs` (`none`: no such
+    server). `only` names a parameter that lists hosts; empty, it leaves none out.
+    """
+
+    name: str
+    title: str
+    application_type: str = ""
+    pair_of: str | None = None
+    beside: str = ""
+    runs: tuple[str, ...] = ()
+    when: Condition | None = None
+    only: str | None = None
 
 
 class ParameterType(StrEnum):
     VERSION = "version"
     BOOLEAN = "boolean"
+    NUMBER = "number"
     TEXT = "text"
     DATE = "date"
 
@@ -52,7 +77,11 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExposureKind:
-    """A period in which the system is weaker: what it is called and how long it may last, in seconds."""
+    """A period in which the system is weaker: what it is called and how long it may last, in seconds.
+
+    `maximum_from` names the fact that holds the maximum: the exposure is a countdown, and follows that fact.
+    `copy_of` is its id in the text when it is one of several, a copy for a member of a group.
+    """
 
     id: str
     title: str
@@ -60,6 +89,8 @@ class ExposureKind:
     source: Sources
     expected: int | None = None
     maximum: int | None = None
+    maximum_from: str | None = None
+    copy_of: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +116,10 @@ class ExposureChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owed:
-    """A duty that a step creates (`owes`) or fulfils (`fulfils`) when it completes."""
+    """A duty that a step creates (`owes`) or fulfils (`fulfils`), when it completes unless `at` says otherwise."""
 
     duty: str
+    at: Moment = Moment.COMPLETE
     when: Condition | None = None
 
 
@@ -321,6 +353,9 @@ class Step:
     completes: Completes = Completes.BY_PERSON
     then: Follow = field(default_factory=GoOn)
     expected: int | None = None  # seconds
+    for_each: str | None = None  # the group; steps of one group that follow each other are repeated together
+    copy_of: str = ""  # its id in the text, when it is the copy for one member
+    cast: tuple[tuple[str, str], ...] = ()  # each, beside, peer -> the role of the run that this member has
 
     @property
     def begun_by_person(self) -> bool:
@@ -349,11 +384,12 @@ class Procedure:
     source: Sources
     authors: tuple[str, ...]
     component: str
-    roles: tuple[Role, ...]
     parameters: tuple[Parameter, ...]
     exposures: tuple[ExposureKind, ...]
-    duties: tuple[DutyKind, ...]
     steps: tuple[Step, ...]
+    duties: tuple[DutyKind, ...] = ()
+    roles: tuple[Role, ...] = ()
+    groups: tuple[Group, ...] = ()
     offered_when: Condition | None = None
     text_hash: str = ""
 
@@ -365,6 +401,9 @@ class Procedure:
 
     def exposure(self, exposure_id: str) -> ExposureKind:
         return next(kind for kind in self.exposures if kind.id == exposure_id)
+
+    def group(self, name: str) -> Group:
+        return next(group for group in self.groups if group.name == name)
 
     def duty(self, duty_id: str) -> DutyKind:
         return next(kind for kind in self.duties if kind.id == duty_id)

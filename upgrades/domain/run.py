@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from upgrades.domain import run_events as e
+from upgrades.domain.answers import answer_of
 from upgrades.domain.condition import holds
 from upgrades.domain.event_rule import APPLICATION_STARTED, RuleResult
 from upgrades.domain.gates import (
@@ -37,6 +38,7 @@ from upgrades.domain.procedure import (
     GoTo,
     Moment,
     Outcome,
+    Owed,
     Procedure,
     PutOnHold,
     Step,
@@ -150,6 +152,15 @@ class AskDeviation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectFact:
+    """An answer of the start dialog was wrong, or no longer holds: it becomes `value` once a second person signs."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SignDeviation:
     number: int
     comment: str = ""
@@ -199,6 +210,7 @@ Command = (
     | Resume
     | AddNote
     | AskDeviation
+    | CorrectFact
     | SignDeviation
     | RejectDeviation
     | TakeOver
@@ -322,7 +334,7 @@ def _begin(procedure: Procedure, state: RunState, command: Begin, by: Actor) -> 
             "Check that the agent on its host answers."
         )
     begun = e.StepBegun(step=step.id, visit=at.visit, watermarks=command.watermarks, totals=command.totals)
-    return [begun, *_exposures(state, step, Moment.BEGIN)]
+    return [begun, *_burdens_at(procedure, state, step, Moment.BEGIN)]
 
 
 def watched_at(state: RunState, step: Step) -> list[str]:
@@ -504,6 +516,33 @@ def _ask_deviation(procedure: Procedure, state: RunState, command: AskDeviation,
     ]
 
 
+def _correct(procedure: Procedure, state: RunState, command: CorrectFact, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "ask for a correction")
+    parameter = next((item for item in procedure.parameters if item.name == command.name), None)
+    if parameter is None:
+        known = ", ".join(item.name for item in procedure.parameters)
+        raise BadInput(f"Only answers of the start dialog can be corrected: {known}.", "name")
+    try:
+        value = answer_of(parameter, command.value, state.facts)
+    except BadInput as mistake:
+        raise BadInput(f"{parameter.title}: {mistake.message}", "value") from mistake
+    if state.facts.get(command.name) == value:
+        raise BadInput(f"{parameter.title}: that is the answer already.", "value")
+    reason = checked(command.reason, what="The reason", least=REASON)
+    return [
+        e.DeviationAsked(
+            number=len(state.deviations) + 1,
+            what="correct",
+            step=state.current or "",
+            visit=state.steps[state.current].visit if state.current else 0,
+            gate="",
+            reason=reason,
+            fact=command.name,
+            value=command.value.strip(),
+        )
+    ]
+
+
 def _is_doubt(step: Step, state: RunState, seq: int) -> bool:
     results = [rule_result(gate, state, step.id) for gate in step.event_gates]
     return any(doubt.seq == seq for result in results for doubt in result.doubts)
@@ -526,8 +565,12 @@ def _sign_deviation(
     deviation = _open_deviation(state, command.number)
     role, _ = policy_of(state, "deviation")
     _need_second(state, by, role, "sign a deviation")
-    step, _at = _current(procedure, state, deviation.step, deviation.visit)
     signed = e.DeviationSigned(number=deviation.number, comment=checked(command.comment, what="The comment"))
+    if deviation.what == "correct":
+        parameter = next(item for item in procedure.parameters if item.name == deviation.fact)
+        value = answer_of(parameter, deviation.value, state.facts)
+        return [signed, e.FactSet(name=deviation.fact, value=value, step=state.current or "")]
+    step, _at = _current(procedure, state, deviation.step, deviation.visit)
     if deviation.what != "skip":
         return [signed]
     skipped = e.StepSkipped(
@@ -597,6 +640,7 @@ _HANDLERS: dict[type, Callable[..., list[RunEvent]]] = {
     Resume: _resume,
     AddNote: _note,
     AskDeviation: _ask_deviation,
+    CorrectFact: _correct,
     SignDeviation: _sign_deviation,
     RejectDeviation: _reject_deviation,
     Abort: _abort,
@@ -620,6 +664,27 @@ def _exposures(state: RunState, step: Step, moment: Moment) -> list[RunEvent]:
     return [*closed, *opened]
 
 
+def _duties(procedure: Procedure, state: RunState, step: Step, moment: Moment) -> list[RunEvent]:
+    def due(owed: Owed) -> bool:
+        return owed.at is moment and (owed.when is None or holds(owed.when, state.facts) is True)
+
+    owes = [
+        e.DutyOwed(duty=owed.duty, title=fill(procedure.duty(owed.duty).title, state.facts), step=step.id)
+        for owed in step.owes
+        if due(owed) and f"duty:{owed.duty}" not in state.burdens
+    ]
+    done = [
+        e.DutyDone(duty=owed.duty, step=step.id)
+        for owed in step.fulfils
+        if due(owed) and f"duty:{owed.duty}" in state.burdens
+    ]
+    return [*owes, *done]
+
+
+def _burdens_at(procedure: Procedure, state: RunState, step: Step, moment: Moment) -> list[RunEvent]:
+    return [*_exposures(state, step, moment), *_duties(procedure, state, step, moment)]
+
+
 def _is_due(change: ExposureChange, state: RunState, moment: Moment) -> bool:
     return change.at is moment and (change.when is None or holds(change.when, state.facts) is not False)
 
@@ -630,14 +695,7 @@ def _completion(procedure: Procedure, state: RunState, step: Step, proof: dict[s
         if effect.when is None or holds(effect.when, state.facts):
             value = state.facts.get(effect.to, effect.to)
             events.append(e.FactSet(name=effect.set, value=value, step=step.id))
-    events += _exposures(state, step, Moment.COMPLETE)
-    for owed in step.owes:
-        if (owed.when is None or holds(owed.when, state.facts)) and f"duty:{owed.duty}" not in state.burdens:
-            title = fill(procedure.duty(owed.duty).title, state.facts)
-            events.append(e.DutyOwed(duty=owed.duty, title=title, step=step.id))
-    for owed in step.fulfils:
-        if (owed.when is None or holds(owed.when, state.facts)) and f"duty:{owed.duty}" in state.burdens:
-            events.append(e.DutyDone(duty=owed.duty, step=step.id))
+    events += _burdens_at(procedure, state, step, Moment.COMPLETE)
     return [*events, *_follow(procedure, state, step, step.then)]
 
 
@@ -781,6 +839,10 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
                     kept.append(event)
             case e.FactSet(name=name, value=value):
                 if state.facts.get(name) != value:
+                    kept.append(event)
+            case e.ExposureMarked(exposure=exposure, percent=percent, limit=limit):
+                burden = state.burdens.get(f"exposure:{exposure}")
+                if burden is not None and (percent, limit) not in burden.marks:
                     kept.append(event)
             case _:
                 raise BadInput(f"A worker does not report {event.kind}.")
@@ -945,7 +1007,7 @@ def _by_itself(procedure: Procedure, state: RunState) -> list[RunEvent]:
             return []
         return [
             e.StepBegun(step=step.id, visit=at.visit),
-            *_exposures(state, step, Moment.BEGIN),
+            *_burdens_at(procedure, state, step, Moment.BEGIN),
         ]
     if step.completes is not Completes.BY_ITSELF:
         return []

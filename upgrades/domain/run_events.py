@@ -55,6 +55,8 @@ class RunStarted:
     authors: list[str]
     change: str = ""
     rehearsal_of: str = ""
+    # Group -> its members in order: their `key`, and which role of the run is `each`, `beside` and `peer` for it.
+    groups: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +68,12 @@ class StepEntered:
     visit: int
 
 
+GAPS = "gaps"  # beside the files of a watermark: the number of the last gap in the log that was known by then
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepBegun:
-    """The step began. `watermarks` per application: the end of each of its log files, by file identity.
+    """The step began. `watermarks` per application: the end of each of its log files, by file identity, and `GAPS`.
 
     Only what lies behind a watermark counts. `totals` are the last known client totals, the baselines of CSH-8a.
     """
@@ -310,6 +315,17 @@ class ExposureClosed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExposureMarked:
+    """An open exposure has lasted `percent` of the `limit` (seconds) that it had then."""
+
+    kind: ClassVar[str] = "exposure.mark"
+    exposure: str
+    percent: int
+    limit: int
+    passed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DutyOwed:
     kind: ClassVar[str] = "duty.owed"
     duty: str
@@ -336,7 +352,8 @@ class TakenOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviationAsked:
-    """`what` is skip (the step), override (the gate), or doubt (the gap or line recorded as event `doubt`)."""
+    """`what` is skip (the step), override (the gate), doubt (the gap or line recorded as event `doubt`), or correct
+    (the fact becomes `value`)."""
 
     kind: ClassVar[str] = "deviation.asked"
     number: int
@@ -346,6 +363,8 @@ class DeviationAsked:
     gate: str
     reason: str
     doubt: int = 0
+    fact: str = ""
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -430,6 +449,7 @@ RunEvent = (
     | FactSet
     | ExposureOpened
     | ExposureClosed
+    | ExposureMarked
     | DutyOwed
     | DutyDone
     | TakenOver

@@ -77,6 +77,7 @@ class Burden:
     since: datetime
     owner: Actor | None = None
     title: str = ""
+    marks: tuple[tuple[int, int], ...] = ()  # (percent, limit in seconds) that its countdown has reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,8 @@ class Deviation:
     decided_by: Actor | None = None
     signed: bool = False
     comment: str = ""
+    fact: str = ""
+    value: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -219,7 +222,9 @@ def _apply(state: RunState, recorded: Recorded) -> RunState:
             return _gate(state, recorded)
         case e.ApprovalSigned() | e.ApprovalRejected() | e.ApprovalLapsed() | e.VerdictContradicted():
             return _gate(state, recorded)
-        case e.ExposureOpened() | e.ExposureClosed() | e.DutyOwed() | e.DutyDone() | e.TakenOver():
+        case e.ExposureOpened() | e.ExposureClosed() | e.ExposureMarked():
+            return _burden(state, recorded)
+        case e.DutyOwed() | e.DutyDone() | e.TakenOver():
             return _burden(state, recorded)
         case e.DeviationAsked() | e.DeviationSigned() | e.DeviationRejected():
             return _deviation(state, recorded)
@@ -360,6 +365,10 @@ def _burden(state: RunState, recorded: Recorded) -> RunState:
         case e.TakenOver():
             taken = replace(state.burdens[event.burden], owner=recorded.by)
             return replace(state, burdens={**state.burdens, taken.id: taken})
+        case e.ExposureMarked(exposure=exposure, percent=percent, limit=limit):
+            burden = state.burdens[f"exposure:{exposure}"]
+            marked = replace(burden, marks=(*burden.marks, (percent, limit)))
+            return replace(state, burdens={**state.burdens, marked.id: marked})
         case e.ExposureClosed():
             return _closed(state, recorded, f"exposure:{event.exposure}", event.text)
         case e.DutyDone():
@@ -388,6 +397,8 @@ def _deviation(state: RunState, recorded: Recorded) -> RunState:
                 doubt=event.doubt,
                 asked_by=recorded.by,
                 asked_at=recorded.at,
+                fact=event.fact,
+                value=event.value,
             )
             return replace(state, deviations={**state.deviations, asked.number: asked})
         case e.DeviationRejected():

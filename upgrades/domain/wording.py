@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from upgrades.domain.condition import Fact
 from upgrades.domain.refusal import BadInput
@@ -28,6 +28,11 @@ def fill(text: str, facts: Mapping[str, Fact]) -> str:
         return fact or _UNKNOWN
 
     return _PLACEHOLDER.sub(value, text)
+
+
+def renamed(text: str, name: Callable[[str], str]) -> str:
+    """`text` with its placeholders naming other facts: each what `name` makes of it."""
+    return _PLACEHOLDER.sub(lambda found: f"{{{name(found.group(1))}}}", text)
 
 
 def checked(text: str, *, what: str, least: int = 0, most: int = 2000) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from upgrades.domain.condition import Condition, Is, NotACondition, parse_condition
+from upgrades.domain.groups import PARTS
 from upgrades.domain.procedure import EndRun, Follow, GoOn, GoOver, GoTo, PutOnHold
 from upgrades.procedures import known as k
 from upgrades.procedures.mistakes import Mistakes, Place, nearest
@@ -33,7 +34,7 @@ MAX_CONDITION = 300
 # Names that are devices on Windows, or mean something else to one of the programs that meet them.
 RESERVED = frozenset(
     {"con", "prn", "aux", "nul", "all", "any", "none", "null", "true", "false", "and", "or", "not"}
-    | {"environment", "constructor", "prototype"}
+    | {"environment", "constructor", "prototype", "each", "beside", "peer", "nobody"}
     | {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 )
 
@@ -50,6 +51,11 @@ class Reading:
     def remember(self, part: Any, place: Place, item: str) -> None:
         self.places[id(part)] = (place, item)
         self._kept.append(part)  # alive, so that no other part gets its identity
+
+    def remember_copy(self, original: Any, copy: Any) -> None:
+        """What is wrong with `copy` is wrong with the part of the text that it was made from."""
+        if id(original) in self.places:
+            self.remember(copy, *self.places[id(original)])
 
     def mistake(self, node: Node, item: str, message: str, *, structure: bool = False) -> None:
         self.mistakes.add(node.place, item, message, structure=structure)
@@ -138,9 +144,11 @@ class Identifier:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The name of a step, role, exposure or duty that the same file defines."""
+    """The name of a step, role, group, parameter, exposure or duty that the same file defines. With `or_part`, a role
+    may also be a part of a group's member: each, beside, peer."""
 
     what: str
+    or_part: bool = False
     blank: str = ""
 
     def read(self, node: Node, to: Reading, item: str) -> str:
@@ -149,7 +157,9 @@ class Reference:
             return self.blank
         names: dict[str, tuple[str, ...]] = {
             "step": to.known.steps,
-            "role": to.known.roles,
+            "role": to.known.roles + (PARTS if self.or_part and to.known.groups else ()),
+            "group": to.known.groups,
+            "parameter": to.known.parameters,
             "exposure": to.known.exposures,
             "duty": to.known.duties,
         }
@@ -202,6 +212,25 @@ class Sources:
 
     def schema(self, _: dict[str, Schema]) -> Schema:
         one = {"type": "string", "pattern": f"^({SOURCE.pattern})$"}
+        return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+
+
+@dataclass(frozen=True, slots=True)
+class OneOrMore:
+    """One, or a list of them; read as a tuple."""
+
+    inner: Form
+    blank: tuple[Any, ...] = ()
+
+    def read(self, node: Node, to: Reading, item: str) -> tuple[Any, ...]:
+        if not isinstance(node, ListNode):
+            return (self.inner.read(node, to, item),)
+        if not node.items:
+            to.mistake(node, item, "The list is empty; at least 1 is expected.", structure=True)
+        return tuple(self.inner.read(entry, to, item) for entry in node.items)
+
+    def schema(self, defs: dict[str, Schema]) -> Schema:
+        one = self.inner.schema(defs)
         return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
 
 
@@ -259,6 +288,39 @@ class Duration:
 
     def schema(self, _: dict[str, Schema]) -> Schema:
         return {"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["3 min"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A length of time, read as seconds, or `{fact: name}`: the number of seconds that this fact holds."""
+
+    blank: int | None = None
+
+    def read(self, node: Node, to: Reading, item: str) -> int | str | None:
+        if not isinstance(node, MapNode):
+            return Duration().read(node, to, item)
+        fact = node.get("fact")
+        if len(node.entries) != 1 or fact is None:
+            to.mistake(node, item, "Write a length of time, or `{fact: name}` and nothing beside it.")
+            return None
+        name = _scalar(fact, to, item, "the name of a fact") or ""
+        kind = to.known.fact_type(name)
+        if kind is None:
+            to.mistake(
+                fact, item, f"Nothing is known under `{name[:60]}`.{nearest(name, to.known.fact_names)}"
+            )
+        elif kind not in ("number", "unknown"):
+            to.mistake(fact, item, f"`{name}` is a {kind}; a countdown needs a number of seconds.")
+        return name
+
+    def schema(self, defs: dict[str, Schema]) -> Schema:
+        fact = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"fact": {"type": "string"}},
+            "required": ["fact"],
+        }
+        return {"anyOf": [Duration().schema(defs), fact]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from upgrades.domain import condition as c
+from upgrades.domain.groups import PARTS
 from upgrades.domain.procedure import ParameterType
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.domain.wording import placeholders
 from upgrades.procedures.mistakes import nearest
 from upgrades.procedures.strict_yaml import ListNode, MapNode, Node, TextNode
 
-ROLE_FACTS = {"name": "text", "host": "text", "version": "version", "mode": "text", "type": "text"}
+ROLE_FACTS = {
+    "name": "text",
+    "host": "text",
+    "version": "version",
+    "mode": "text",
+    "type": "text",
+    "target": "version",
+    "there": "boolean",
+}
 ENVIRONMENT_FACTS = {
     "environment.disaster-recovery": "boolean",
     "environment.lca-current": "boolean",
@@ -39,6 +48,7 @@ class Known:
     exposures: tuple[str, ...] = ()
     duties: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     facts: dict[str, str] | None = None
 
     def fact_type(self, name: str) -> str | None:
@@ -55,7 +65,8 @@ def known_names(root: Node | None) -> Known:
     """What the file defines, as far as its parts have the right shape."""
     roles, parameters = _keys(root, "roles"), _keys(root, "parameters")
     facts = dict(ENVIRONMENT_FACTS)
-    for role in roles:
+    groups = _keys(root, "groups")
+    for role in (*roles, *(PARTS if groups else ())):
         facts |= {role: "text", **{f"{role}.{name}": kind for name, kind in ROLE_FACTS.items()}}
     for parameter in parameters:
         kind = _text(_child(_child(root, "parameters"), parameter), "type")
@@ -70,6 +81,7 @@ def known_names(root: Node | None) -> Known:
         exposures=_keys(root, "exposures"),
         duties=_keys(root, "duties"),
         steps=tuple(found for step in steps if (found := _text(step, "id"))),
+        groups=groups,
         facts=facts,
     )
 
@@ -206,7 +218,7 @@ def settable_mistake(name: str, known: Known) -> str:
         return f"`{name}` is an answer of the start dialog; a step cannot change it."
     if first == "environment":
         return "Facts of the environment are read from it; a step cannot set them."
-    if first in known.roles and last not in ("mode", "version"):
+    if (first in known.roles or first in PARTS) and last not in ("mode", "version"):
         return f"Of a server a step sets `{first}.mode` or `{first}.version`, nothing else."
     return ""
 
@@ -215,7 +227,7 @@ def value_mistake(name: str, value: str, known: Known) -> str:
     """Why a fact cannot become this value; empty when it can."""
     first, _, last = name.partition(".")
     kind = known.fact_type(value)
-    if first not in known.roles:
+    if first not in known.roles and first not in PARTS:
         return ""
     if last == "mode" and kind is None and value not in MODES:
         return f"No server has the mode `{value[:60]}`.{nearest(value, MODES)}"

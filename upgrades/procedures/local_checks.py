@@ -6,6 +6,8 @@ import datetime
 from typing import Any
 
 from upgrades.domain import procedure as p
+from upgrades.domain.answers import answer_of
+from upgrades.domain.refusal import BadInput
 from upgrades.procedures import known as k
 from upgrades.procedures.forms import Reading
 from upgrades.procedures.mistakes import nearest
@@ -21,10 +23,29 @@ def check_role(role: p.Role, node: MapNode, to: Reading, item: str) -> None:
         to.mistake(_at(node, "pair-of"), item, "A server is not its own pair. Name the other role.")
 
 
+def check_group(group: p.Group, node: MapNode, to: Reading, item: str) -> None:
+    if bool(group.application_type) == (group.pair_of is not None):
+        to.mistake(node, item, "Say who belongs to it: by `type`, or by `pair-of`, not by both.")
+    if bool(group.beside) != bool(group.runs):
+        to.mistake(
+            node,
+            item,
+            "`beside` and `runs` belong together: one says what stands beside, the other how it runs.",
+        )
+    if group.pair_of is not None and (group.beside or group.only or group.when):
+        to.mistake(
+            _at(node, "pair-of"),
+            item,
+            "The members are these two servers; leave out what chooses among many.",
+        )
+
+
 def check_parameter(parameter: p.Parameter, node: MapNode, to: Reading, item: str) -> None:
     if parameter.default_from is not None:
         kind = to.known.fact_type(parameter.default_from)
-        if kind is None or not parameter.default_from.startswith("environment."):
+        role, _, what = parameter.default_from.partition(".")
+        is_known = role == "environment" or (role in to.known.roles and what == "target")
+        if kind is None or not is_known:
             known = [name for name in to.known.fact_names if name.startswith("environment.")]
             hint = nearest(parameter.default_from, [*known, "environment.target.ConfigurationServer"])
             to.mistake(_at(node, "default-from"), item, f"The environment has no fact of this name.{hint}")
@@ -38,6 +59,13 @@ def check_parameter(parameter: p.Parameter, node: MapNode, to: Reading, item: st
         to.mistake(_at(node, "required-when"), item, "It has `required: false` too. Keep one of the two.")
 
 
+def _check_number(parameter: p.Parameter, place: Node, to: Reading, item: str) -> None:
+    try:
+        answer_of(parameter, parameter.default, {})
+    except BadInput as mistake:
+        to.mistake(place, item, f"The default cannot be used: {mistake.message}")
+
+
 def _check_default(parameter: p.Parameter, node: MapNode, to: Reading, item: str) -> None:
     place = _at(node, "default")
     match parameter.type:
@@ -48,6 +76,8 @@ def _check_default(parameter: p.Parameter, node: MapNode, to: Reading, item: str
             to.mistake(place, item, f'Put `{parameter.default}` in quotes: "{parameter.default}".')
         case p.ParameterType.BOOLEAN if parameter.default not in ("true", "false"):
             to.mistake(place, item, "The default is neither `true` nor `false`.")
+        case p.ParameterType.NUMBER:
+            _check_number(parameter, place, to, item)
         case p.ParameterType.DATE if not _is_date(parameter.default):
             to.mistake(place, item, "The default is no date. Write it as 2026-01-31.")
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from upgrades.domain import procedure as p
 from upgrades.domain.condition import Condition
+from upgrades.domain.groups import expand
 from upgrades.procedures.forms import Reading
+from upgrades.procedures.group_checks import check_use_of_groups, sample_groups
 from upgrades.procedures.mistakes import Place
 
 END = ""  # where every path leads
@@ -35,9 +37,21 @@ class _Proof:
 
 
 def prove(procedure: p.Procedure, reading: Reading) -> None:
-    """Add what is unsound to the mistakes. Its parts must be whole and every name in it known."""
+    """Add what is unsound to the mistakes. Its parts must be whole and every name in it known.
+
+    A procedure with groups is proved as runs will have it: with no member, with several, and with each group alone.
+    """
     proof = _Proof(procedure, reading)
     _first_step(proof)
+    check_use_of_groups(procedure, reading)
+    if not reading.mistakes.structure_is_whole:
+        return
+    for members in sample_groups(procedure):
+        _prove(_Proof(expand(procedure, members, {}, reading.remember_copy), reading))
+
+
+def _prove(proof: _Proof) -> None:
+    procedure, reading = proof.procedure, proof.reading
     _asides(proof)
     if not reading.mistakes.structure_is_whole:
         return
@@ -55,6 +69,11 @@ def prove(procedure: p.Procedure, reading: Reading) -> None:
 
 def _first_step(proof: _Proof) -> None:
     first = proof.procedure.steps[0]
+    if first.for_each is not None:
+        proof.reading.mistakes.structure_is_whole = False
+        proof.mistake(
+            first, "A run begins with the first step, and a group may be empty: take `for-each` from it."
+        )
     if first.aside or first.when is not None:
         proof.mistake(
             first, "A run begins with the first step, so it can be neither an aside nor have a `when`."

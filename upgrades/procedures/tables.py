@@ -20,10 +20,12 @@ from upgrades.procedures.forms import (
     Identifier,
     Key,
     Kinds,
+    Limit,
     ListOf,
     MapOf,
     NamedRecords,
     OneOf,
+    OneOrMore,
     Pattern,
     Record,
     Reference,
@@ -36,6 +38,7 @@ from upgrades.procedures.local_checks import (
     check_effect,
     check_event_gate,
     check_exposure,
+    check_group,
     check_outcome,
     check_parameter,
     check_probe,
@@ -52,14 +55,17 @@ _EVENTS = ListOf(EVENT_ID, made=frozenset)
 _SOURCE = Key(Sources(), required=True, help="The requirements that this carries out, such as CSH-6a.")
 _WHEN = Key(ConditionText(), help="Only when this holds. Left out: always.")
 
+_APPLICATION_TYPE = Pattern(k.APPLICATION_TYPE, "an application type such as ConfigurationServer")
+
 ROLE = Record(
     "role",
     {
         "title": Key(_PLAIN_TITLE, required=True, help="What the start dialog calls it."),
         "type": Key(
-            Pattern(k.APPLICATION_TYPE, "an application type such as ConfigurationServer"),
+            OneOrMore(_APPLICATION_TYPE),
             required=True,
-            attribute="application_type",
+            attribute="application_types",
+            help="An application type, or a list of those that it can be.",
         ),
         "is": Key(Choice(("primary", "backup", "standalone")), attribute="standing"),
         "pair-of": Key(Reference("role")),
@@ -67,6 +73,29 @@ ROLE = Record(
     p.Role,
     named_by="name",
     check=check_role,
+)
+
+GROUP = Record(
+    "group",
+    {
+        "title": Key(_PLAIN_TITLE, required=True, help="What its members are."),
+        "type": Key(_APPLICATION_TYPE, attribute="application_type", help="All applications of this type."),
+        "pair-of": Key(
+            Reference("role"), help="Instead of `type`: this server and its peer, the backup first."
+        ),
+        "beside": Key(_APPLICATION_TYPE, help="Only those with a server of this type on their host …"),
+        "runs": Key(
+            OneOrMore(Choice(("none", "standalone", "primary", "backup"))),
+            help="… that runs as one of these; none: without such a server.",
+        ),
+        "when": Key(
+            ConditionText(), help="Only those for which this may hold, such as each.version < target."
+        ),
+        "only": Key(Reference("parameter"), help="A parameter that lists hosts; empty, it leaves none out."),
+    },
+    p.Group,
+    named_by="name",
+    check=check_group,
 )
 
 PARAMETER = Record(
@@ -88,16 +117,27 @@ PARAMETER = Record(
     check=check_parameter,
 )
 
+
+def _exposure(*, maximum: int | str | None = None, **values: Any) -> p.ExposureKind:
+    if isinstance(maximum, str):
+        return p.ExposureKind(maximum_from=maximum, **values)
+    return p.ExposureKind(maximum=maximum, **values)
+
+
 EXPOSURE = Record(
     "exposure",
     {
-        "title": Key(_PLAIN_TITLE, required=True),
+        "title": Key(_TITLE, required=True),
         "text": Key(Text(most=400), required=True, help="What is weaker while it lasts."),
         "source": _SOURCE,
         "expected": Key(Duration(), help="How long it lasts when all goes well."),
-        "at-most": Key(Duration(), attribute="maximum", help="From here on somebody has to act."),
+        "at-most": Key(
+            Limit(),
+            attribute="maximum",
+            help="From here on somebody has to act. {fact: name}: a countdown of as many seconds as that fact holds.",
+        ),
     },
-    p.ExposureKind,
+    _exposure,
     check=check_exposure,
 )
 
@@ -112,7 +152,18 @@ _CHANGE = {
 }
 EXPOSURE_CHANGE = Record("change", _CHANGE, p.ExposureChange)
 
-OWED = Record("owed", {"duty": Key(Reference("duty"), required=True), "when": _WHEN}, p.Owed)
+OWED = Record(
+    "owed",
+    {
+        "duty": Key(Reference("duty"), required=True),
+        "at": Key(
+            Choice(("complete", "begin"), p.Moment),
+            help="begin: already while the step is carried out. Left out: when it is complete.",
+        ),
+        "when": _WHEN,
+    },
+    p.Owed,
+)
 
 EFFECT = Record(
     "effect",
@@ -197,7 +248,7 @@ def _gate(kind: str, made: Any, keys: dict[str, Key], check: Any = None) -> Reco
     return Record("gate", {**common, **keys}, without_kind, check=check, schema_name=f"{kind}-gate")
 
 
-_SERVER = Key(Reference("role"), required=True)
+_SERVER = Key(Reference("role", or_part=True), required=True)
 
 GATES = Kinds(
     "gate",
@@ -285,7 +336,11 @@ STEP = Record(
         "id": Key(Identifier(), required=True),
         "title": Key(_TITLE, required=True),
         "source": _SOURCE,
-        "phase": Key(_PLAIN_TITLE, required=True, help="The heading under which the page lists it."),
+        "phase": Key(_TITLE, required=True, help="The heading under which the page lists it."),
+        "for-each": Key(
+            Reference("group"),
+            help="Once for each member; steps of one group that follow each other are repeated together.",
+        ),
         "do": Key(
             ListOf(Text(most=600), most=30), required=True, help="What the person does, one act a line."
         ),
@@ -329,10 +384,11 @@ PROCEDURE = Record(
             Pattern(k.APPLICATION_TYPE, "a component type such as ConfigurationServer"), required=True
         ),
         "offered-when": Key(ConditionText()),
-        "roles": Key(NamedRecords(Identifier(in_conditions=True), ROLE), required=True),
+        "roles": Key(NamedRecords(Identifier(in_conditions=True), ROLE)),
+        "groups": Key(NamedRecords(Identifier(), GROUP)),
         "parameters": Key(NamedRecords(Identifier(in_conditions=True), PARAMETER), required=True),
         "exposures": Key(NamedRecords(Identifier(), EXPOSURE), required=True),
-        "duties": Key(NamedRecords(Identifier(), DUTY), required=True),
+        "duties": Key(NamedRecords(Identifier(), DUTY)),
         "steps": Key(ListOf(STEP, most=MAX_STEPS, unique="id"), required=True),
     },
     p.Procedure,
