@@ -8,6 +8,7 @@ from datetime import timedelta
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.condition import holds
+from upgrades.domain.exposure import limit_of
 from upgrades.domain.gates import applies
 from upgrades.domain.procedure import ApprovalGate, ExposureKind, Moment, Step, WayBackGate
 from upgrades.domain.run_state import Burden, Deviation, RunStatus, StepStatus
@@ -52,7 +53,8 @@ def _tile(sight: Sight, kind: ExposureKind) -> Tile | None:
     )
     title = sight.plain(kind.title)
     if total:
-        allowed = f" of at most {spoken(kind.maximum)}" if kind.maximum else ""
+        maximum = limit_of(kind, sight.state.facts)
+        allowed = f" of at most {spoken(maximum)}" if maximum else ""
         return Tile(title, "shut", f"over{allowed}", value=clock(total))
     opener = None if sight.state.is_over else _step_ahead(sight, kind.id, "opens")
     return None if opener is None else Tile(title, "shut", f"from {sight.label(opener.id)} on", value="none")
@@ -62,21 +64,22 @@ def _open(sight: Sight, kind: ExposureKind, burden: Burden) -> Tile:
     parts = [f"since {sight.label(burden.step)}"]
     if kind.expected:
         parts.append(f"expected {spoken(kind.expected)}")
-    if kind.maximum:
-        parts.append(f"at most {spoken(kind.maximum)}")
+    maximum = limit_of(kind, sight.state.facts)
+    if maximum:
+        parts.append(f"at most {spoken(maximum)}")
     closer = _step_ahead(sight, kind.id, "closes")
     if burden.owner is not None:
         parts.append(f"taken over by {burden.owner.name}")
     elif closer is not None:
         parts.append(_ends(sight, closer, kind.id))
     passed = (sight.now - burden.since).total_seconds()
-    over = kind.maximum is not None and passed > kind.maximum
+    over = maximum is not None and passed > maximum
     return Tile(
         sight.plain(kind.title),
         "over" if over else "open",
         " · ".join(parts),
         since=burden.since,
-        limit=kind.maximum,
+        limit=maximum,
     )
 
 
@@ -216,6 +219,8 @@ def _what(sight: Sight, item: Deviation) -> str:
             return f"Skip {step}"
         case "doubt":
             return f"Set the doubt of record {item.doubt} aside in {step}"
+        case "correct":
+            return f"Correct the fact {item.fact} to “{item.value}” at {step}"
     gate = sight.procedure.step(item.step).gate(item.gate)
     return f"Override “{sight.plain(gate.title) if gate else item.gate}” in {step}"
 

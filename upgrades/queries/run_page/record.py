@@ -9,11 +9,16 @@ from upgrades.domain import run_events as e
 from upgrades.domain.run_events import Recorded
 from upgrades.queries.run_page.gate_rows import fact_text
 from upgrades.queries.run_page.shapes import Entry
-from upgrades.queries.run_page.sight import Sight
+from upgrades.queries.run_page.sight import Sight, spoken
 
 Words = tuple[str, str, str]  # sentence, quotation, tone
 
-WHAT = {"skip": "to skip", "override": "to override a gate of", "doubt": "to set a doubt aside in"}
+WHAT = {
+    "skip": "to skip",
+    "override": "to override a gate of",
+    "doubt": "to set a doubt aside in",
+    "correct": "to correct a fact at",
+}
 
 
 def entries(sight: Sight, recorded: Iterable[Recorded]) -> tuple[Entry, ...]:
@@ -54,6 +59,10 @@ def _words(sight: Sight, item: Recorded) -> Words:
             return f"Fact: {name} is {fact_text(value)}", "", ""
         case e.ExposureOpened() | e.ExposureClosed() | e.DutyOwed() | e.DutyDone() | e.TakenOver():
             return _burden(sight, event)
+        case e.ExposureMarked(exposure=exposure, percent=percent, limit=limit):
+            name = burden_title(sight, f"exposure:{exposure}")
+            tone = "stop" if percent >= 100 else "wait"
+            return f"{name} has lasted {percent} % of the {spoken(limit)} that it may", "", tone
         case e.DeviationAsked() | e.DeviationSigned() | e.DeviationRejected():
             return _deviation(sight, event)
         case e.NoteAdded(step=step, text=text):
@@ -79,7 +88,14 @@ def _step(
             again = f", time {visit}" if visit > 1 else ""
             return f"The run comes to {step}{again}", "", ""
         case e.StepBegun(watermarks=watermarks):
-            marks = sorted({f"{name} at {end}" for name, ends in watermarks.items() for end in ends.values()})
+            marks = sorted(
+                {
+                    f"{name} at {end}"
+                    for name, ends in watermarks.items()
+                    for file, end in ends.items()
+                    if file != e.GAPS
+                }
+            )
             marked = f"; log positions marked: {', '.join(marks)}" if marks else ""
             return f"Begins {step}{marked}", "", "act"
         case e.StepSkipped(reason=reason, deviation=deviation):
