@@ -22,7 +22,7 @@ from pathlib import Path
 
 from runbook.celery import BEAT_READY, WORKER_READY
 from runbook.environment import Environment, given_stores
-from runbook.stores import Stores, StoreTrouble, port_is_taken
+from runbook.stores import APP_ROLE, Stores, StoreTrouble, port_is_taken
 from runbook.supervisor import (
     AlreadyRunning,
     Program,
@@ -38,6 +38,7 @@ from runbook.supervisor import (
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 HOST = "127.0.0.1"
+CHECKPOINTS_READY = "checkpoints: looking"
 
 
 class CannotStart(Exception):
@@ -86,7 +87,7 @@ class Launcher:
         self._check_ports()
         with self._stores(take_over=True) as (addresses, stores), self._programs():
             environment = self._environment(addresses)
-            self._prepare(environment)
+            self._prepare(environment, self._for_servers(environment, stores))
             print(f"\nRunbook is at http://{HOST}:{self._options.port}/   (Ctrl-C ends it)", flush=True)
             print(self._sign_in, flush=True)
             self._watch(stores)
@@ -98,14 +99,21 @@ class Launcher:
                 [PYTHON, "manage.py", *command], env=self._environment(addresses), cwd=ROOT, check=False
             ).returncode
 
-    def _prepare(self, environment: dict[str, str]) -> None:
+    def _for_servers(self, environment: dict[str, str], stores: Stores | None) -> dict[str, str]:
+        """What pages and workers get: on our own PostgreSQL, the role that may not change the record."""
+        return {**environment, "DATABASE_URL": stores.postgres.app_url} if stores else environment
+
+    def _prepare(self, environment: dict[str, str], for_servers: dict[str, str]) -> None:
         self._manage(environment, "migrate", "--noinput")
+        if for_servers is not environment:
+            self._manage(environment, "restrict_role", APP_ROLE)
+        self._manage(environment, "make_checkpoint_key", "--if-missing")
         self._manage(environment, "collectstatic", "--noinput")
         self._manage(environment, "publish_procedures")
         if self._simulated:
-            self._supervisor.start([self._simulator()], environment, ROOT)
+            self._supervisor.start([self._simulator()], for_servers, ROOT)
             self._sign_in = self._manage(environment, "seed_demo")
-        self._supervisor.start(self._servers(), environment, ROOT)
+        self._supervisor.start(self._servers(), for_servers, ROOT)
 
     def _check_ports(self) -> None:
         wanted = {"RUNBOOK_PORT": self._options.port}
@@ -148,6 +156,8 @@ class Launcher:
             "RUNBOOK_HTTPS": "off",
             "EVIDENCE_FOLDER": str(self._folder / "evidence"),
             "STATIC_FOLDER": str(self._folder / "static"),
+            "CHECKPOINT_KEY_FILE": str(self._folder / "checkpoint.key"),
+            "CHECKPOINT_FILE": str(self._folder / "checkpoints.jsonl"),
             **os.environ,
             **addresses,
             "PYTHONUNBUFFERED": "1",
@@ -199,6 +209,7 @@ class Launcher:
                 answers(f"http://{HOST}:{port}/readyz"),
             ),
             Program("worker", [*celery, "worker", "--pool", "prefork", "--concurrency", workers], logs(WORKER_READY)),
+            Program("checkpoints", [PYTHON, "manage.py", "sign_checkpoints"], logs(CHECKPOINTS_READY)),
             Program("beat", [*celery, "beat", "--schedule", str(schedule), "--pidfile="], logs(BEAT_READY)),
         ]  # fmt: skip
 

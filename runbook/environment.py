@@ -89,6 +89,43 @@ class Environment:
             )
         return found
 
+    def addresses(self, name: str) -> list[str]:
+        """Mail addresses separated by commas; none where it is not set."""
+        found = [part.strip() for part in self._get(name).split(",") if part.strip()]
+        if any(part.count("@") != 1 or part != part.strip("@") for part in found):
+            self.mistakes.append(
+                f"{name} holds no mail address. Set it as audit@example.org, with commas between several."
+            )
+            return []
+        return found
+
+    def mail_server(self, name: str) -> dict[str, Any]:
+        """smtp://, smtp+starttls:// or smtps:// as Django's EMAIL_ settings; mails go to the log where it is not set."""
+        value = self._get(name)
+        parts = _split(value)
+        kinds = {
+            "smtp": (25, {}),
+            "smtp+starttls": (587, {"EMAIL_USE_TLS": True}),
+            "smtps": (465, {"EMAIL_USE_SSL": True}),
+        }
+        if not value or parts is None or parts.scheme not in kinds or not parts.hostname:
+            if value:
+                self.mistakes.append(
+                    f"{name} is no mail server (its value is not shown: it may hold a password). "
+                    "Set it as smtps://user:password@mail.example.org, smtp+starttls://… or smtp://…, or leave it out."
+                )
+            return {"EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend"}
+        port, security = kinds[parts.scheme]
+        return {
+            "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+            "EMAIL_HOST": parts.hostname,
+            "EMAIL_PORT": parts.port or port,
+            "EMAIL_HOST_USER": unquote(parts.username or ""),
+            "EMAIL_HOST_PASSWORD": unquote(parts.password or ""),
+            "EMAIL_TIMEOUT": 10,
+            **security,
+        }
+
     def folder(self, name: str, default: Path) -> Path:
         """An absolute path; whether the folder is there is looked at where it is used."""
         value = self._get(name)

@@ -36,6 +36,13 @@ WEB_THREADS = _env.number("RUNBOOK_WEB_THREADS", 10, 1, 200)
 LOG_LEVEL = _env.one_of("RUNBOOK_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 REDIS_URL = _env.redis_url("REDIS_URL")
 _database = _env.database("DATABASE_URL")
+# The record's checkpoints (docs/record.md). Only `manage.py sign_checkpoints` reads the key.
+CHECKPOINT_KEY_FILE = _env.folder("CHECKPOINT_KEY_FILE", VAR / "checkpoint.key")
+CHECKPOINT_FILE = _env.folder("CHECKPOINT_FILE", VAR / "checkpoints.jsonl")
+CHECKPOINT_MAIL_TO = _env.addresses("CHECKPOINT_MAIL_TO")
+CHECKPOINT_ORIGIN = f"{_hosts[0]}/runbook" if _hosts else "runbook"
+locals().update(_env.mail_server("MAIL_URL"))
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = (_env.addresses("MAIL_FROM") or ["runbook@localhost"])[0]
 
 _LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 if not HTTPS and not set(_hosts) <= _LOOPBACK:

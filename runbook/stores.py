@@ -38,6 +38,8 @@ DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "var" / "stores"
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 DATABASE = ROLE = "runbook"
+# What pages and workers sign in as: it owns nothing (manage.py restrict_role gives it its rights).
+APP_ROLE = "runbook_app"
 # A socket's path may have 107 bytes on Linux and 103 elsewhere, its file name included.
 PLAIN_SHORT_PATH = re.compile(r"[\w./-]{1,80}", re.ASCII)
 
@@ -199,6 +201,11 @@ class PostgresServer(Server):
         return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self.socket_folder))}"
 
     @property
+    def app_url(self) -> str:
+        """The same database for pages and workers, who may not change the record."""
+        return self.url.replace(f"//{ROLE}@", f"//{APP_ROLE}@")
+
+    @property
     def superuser_url(self) -> str:
         """For administration: creating the role and database, and tests of what only a superuser may do."""
         return f"postgresql://postgres@/postgres?host={quote(str(self.socket_folder))}"
@@ -306,8 +313,9 @@ class PostgresServer(Server):
 
     def _create_database(self) -> None:
         with psycopg.connect(self.superuser_url, autocommit=True) as admin:
-            if not admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
-                admin.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB CREATEROLE")
+            for role, rights in ((ROLE, "CREATEDB CREATEROLE"), (APP_ROLE, "")):
+                if not admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+                    admin.execute(f"CREATE ROLE {role} LOGIN {rights}")
             if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
                 admin.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
 

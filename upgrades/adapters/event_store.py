@@ -7,14 +7,14 @@ JSON is printed again. Appending goes through one database function; the caller 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
 
-from upgrades.domain.record import GENESIS, canonical, link
+from upgrades.domain.record import Chain, Link, canonical, event_ends_as
 from upgrades.domain.run_events import EVENT_FORMAT, Actor, Recorded, RunEvent, from_body, to_body
 from upgrades.models import RunEvent as Row
 
@@ -84,18 +84,20 @@ class BrokenLink:
     reason: str
 
 
-def broken_links(run_id: int) -> Iterator[BrokenLink]:
-    """Check the chain of a run from the first event to the head; nothing comes out of a sound one."""
-    previous, expected = GENESIS, 1
-    rows = Row.objects.filter(run_id=run_id).order_by("seq")
-    for row in rows.iterator(chunk_size=2000):
-        if row.seq != expected:
-            yield BrokenLink(run_id, expected, f"event {expected} is missing")
-            return
-        if row.previous != previous:
-            yield BrokenLink(run_id, row.seq, "it does not follow the event before it")
-            return
-        if link(previous, row.text) != row.hash:
-            yield BrokenLink(run_id, row.seq, "its text is not the one that was hashed")
-            return
-        previous, expected = row.hash, expected + 1
+def broken_links(run_id: int, sealed: Mapping[int, str] | None = None) -> Iterator[BrokenLink]:
+    """Check the chain of a run from the first event to the head; nothing comes out of a sound one.
+
+    `sealed`: the hashes of this run that checkpoints saw, by number.
+    """
+    chain = Chain(ends_as=event_ends_as(run_id), sealed=sealed or {})
+    broken = chain.first_break(links(run_id))
+    if broken is not None:
+        yield BrokenLink(run_id, broken.seq, broken.reason)
+
+
+def links(run_id: int, *, after: int = 0) -> Iterator[Link]:
+    """The stored links of a run behind `after`, in order."""
+    rows = Row.objects.filter(run_id=run_id, seq__gt=after).order_by("seq")
+    yield from map(
+        Link._make, rows.values_list("seq", "kind", "previous", "text", "hash").iterator(chunk_size=2000)
+    )

@@ -6,14 +6,14 @@ The database gives each entry its number and its time, in the transaction of the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
 
-from upgrades.domain.record import canonical
+from upgrades.domain.record import GENESIS, Break, Chain, Link, canonical, entry_ends_as
 from upgrades.domain.run_events import Actor
 from upgrades.models import RegisterEntry
 
@@ -67,6 +67,35 @@ class Entry:
     at: datetime
     by: Actor
     body: dict[str, Any]
+
+
+def links(book: str, *, after: int = 0) -> Iterator[tuple[Link, int | None]]:
+    """The stored links of a book behind `after`, in order, each with the run in the column beside it."""
+    rows = RegisterEntry.objects.filter(book=book, number__gt=after).order_by("number")
+    values = rows.values_list("number", "kind", "previous", "text", "hash", "run")
+    for *link, run in values.iterator(chunk_size=2000):
+        yield Link._make(link), run
+
+
+def first_break(
+    book: str, sealed: Mapping[int, str], *, after: int = 0, previous: str = GENESIS
+) -> Break | None:
+    """The first entry of a book, behind `after`, that does not fit its chain or what checkpoints saw."""
+    runs: dict[int, int | None] = {}
+
+    def remembered() -> Iterator[Link]:
+        for link, run in links(book, after=after):
+            runs[link.seq] = run
+            yield link
+
+    chain = Chain(
+        ends_as=entry_ends_as(lambda number: runs.pop(number)),
+        sealed=sealed,
+        after=after,
+        previous=previous,
+        noun="entry",
+    )
+    return chain.first_break(remembered())
 
 
 def read(row: RegisterEntry) -> Entry:

@@ -69,7 +69,9 @@ def read_signing_key(path: Path, name: str) -> SigningKey:
             "Restore it, or make a new one with: manage.py make_checkpoint_key"
         ) from None
     if mode & 0o077:
-        raise NoKey(f"Others than its owner may read the key {path}. Take their rights away: chmod 600 {path}")
+        raise NoKey(
+            f"Others than its owner may read the key {path}. Take their rights away: chmod 600 {path}"
+        )
     try:
         private = load_pem_private_key(text, password=None)
     except ValueError:

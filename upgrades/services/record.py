@@ -1,17 +1,54 @@
-"""The record as a whole: is it what was written?"""
+"""The record as a whole: is it what was written? Everything is checked from what is stored, nothing is believed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from upgrades.adapters.event_store import BrokenLink, broken_links
-from upgrades.models import Run
+from upgrades.adapters import checkpoint_store as store
+from upgrades.adapters import register
+from upgrades.adapters.event_store import BrokenLink, broken_links, read
+from upgrades.adapters.signing_key import is_signed_by
+from upgrades.domain.checkpoint import (
+    NOBODY,
+    Leaf,
+    NotACheckpoint,
+    Note,
+    PublicKey,
+    Tree,
+    note_hash,
+    read_leaf,
+    read_note,
+)
+from upgrades.domain.run_events import EvidenceAttached
+from upgrades.models import Checkpoint, CheckpointLeaf, Evidence, RegisterEntry, Run, RunEvent
+from upgrades.services.register import STARTED
+
+Sealed = Mapping[str, Mapping[int, str]]  # by subject, then by number: the hash that a checkpoint saw
 
 
-def broken_runs(run_ids: Iterable[int]) -> Iterator[tuple[int, BrokenLink | None]]:
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The first record of its kind that is not what was written: `where` names it, `reason` says what is wrong."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+def broken_runs(
+    run_ids: Iterable[int], sealed: Sealed | None = None
+) -> Iterator[tuple[int, BrokenLink | None]]:
     """Each run with the first event of it that does not fit, or None for a sound one."""
+    sealed = sealed if sealed is not None else _sealed_in_database()
     for run_id in run_ids:
-        yield run_id, next(broken_links(run_id), None) or _missing_end(run_id)
+        seen = sealed.get(f"run {run_id}", {})
+        yield run_id, next(broken_links(run_id, seen), None) or _missing_end(run_id)
 
 
 def _missing_end(run_id: int) -> BrokenLink | None:
@@ -24,3 +61,238 @@ def _missing_end(run_id: int) -> BrokenLink | None:
     if newest != run.head:
         return BrokenLink(run_id, seq, "it is not the event that was written last")
     return None
+
+
+def broken_record(file: Path | None = None, keys: Iterable[PublicKey] = ()) -> Iterator[Broken]:
+    """Check everything; the first broken record of each run, book, checkpoint and file comes out.
+
+    `file`: checkpoints that were kept outside; where it and the database differ, it is believed. `keys`: keys that were
+    kept outside; without them those that the register names are believed.
+    """
+    kept = Kept.read(file) if file is not None else Kept()
+    yield from kept.trouble
+    known = _keys(keys)
+    yield from _broken_notes(kept, known)
+    yield from _broken_checkpoints(kept, known)
+    sealed = _joined(_sealed_in_database(), kept.sealed)
+    for run_id, link in broken_runs(Run.objects.order_by("pk").values_list("pk", flat=True), sealed):
+        if link is not None:
+            yield Broken(f"run {run_id}", f"broken at event {link.seq}: {link.reason}")
+    yield from _missing_runs(sealed)
+    yield from _broken_books(sealed)
+    yield from _broken_files()
+
+
+# Checkpoints.
+
+
+@dataclass(slots=True)
+class Kept:
+    """What a file of checkpoints holds: the notes by number, the leaves by position, and what is wrong with it."""
+
+    notes: dict[int, str] = field(default_factory=dict)
+    leaves: dict[int, Leaf] = field(default_factory=dict)
+    trouble: list[Broken] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> Kept:
+        """OSError: it cannot be read."""
+        kept = cls()
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in store.read_file(lines):
+                kept._take(line["note"], line["first"], line["leaves"])
+        return kept
+
+    def _take(self, text: str, first: int, leaves: list[str]) -> None:
+        try:
+            number = read_note(text).checkpoint.number
+        except NotACheckpoint as mistake:
+            self.trouble.append(Broken("file of checkpoints", f"a line is damaged: {mistake}"))
+            return
+        if self.notes.setdefault(number, text) != text:
+            self.trouble.append(
+                Broken(
+                    f"checkpoint {number}",
+                    "the file has two of this number: the database was set back between them",
+                )
+            )
+            return
+        self.leaves |= {first + place: read_leaf(leaf) for place, leaf in enumerate(leaves)}
+
+    @property
+    def sealed(self) -> Sealed:
+        return _by_subject(self.leaves.values())
+
+
+def _by_subject(leaves: Iterable[Leaf]) -> dict[str, dict[int, str]]:
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for leaf in leaves:
+        found[leaf.subject][leaf.seq] = leaf.hash
+    return found
+
+
+def _sealed_in_database() -> dict[str, dict[int, str]]:
+    return _by_subject(store.leaves())
+
+
+def _joined(database: Sealed, file: Sealed) -> Sealed:
+    return {subject: {**database.get(subject, {}), **file.get(subject, {})} for subject in {*database, *file}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Who may sign: keys kept outside, or those of the register with the time from which each signs."""
+
+    pinned: tuple[PublicKey, ...]
+    named: tuple[store.KnownKey, ...]
+
+    def mistake(self, note: Note) -> str:
+        """Why the note is not signed as it must be; empty when it is."""
+        if self.pinned:
+            signed = any(is_signed_by(note, key) for key in self.pinned)
+            return "" if signed else "it is not signed by a key that you gave"
+        at = note.checkpoint.at.isoformat()
+        begun = [item for item in self.named if item.since <= at]
+        if not begun:
+            return "no key had begun to sign at its time"
+        if is_signed_by(note, begun[-1].key):
+            return ""
+        if any(is_signed_by(note, item.key) for item in self.named):
+            return "it is signed by a key that was not in force at its time"
+        return "its signature is wrong"
+
+
+def _keys(pinned: Iterable[PublicKey]) -> _Keys:
+    return _Keys(tuple(pinned), tuple(store.known_keys()))
+
+
+def _broken_notes(kept: Kept, keys: _Keys) -> Iterator[Broken]:
+    """The file for itself: signatures, numbers, each note following the one before, roots as far as its leaves go."""
+    tree, before = Tree(), None
+    whole = min(kept.notes, default=1) == 1
+    for number in sorted(kept.notes):
+        note = read_note(kept.notes[number])
+        wrong = keys.mistake(note)
+        if before is not None and number == before.checkpoint.number + 1:
+            wrong = wrong or _not_following(note, kept.notes[number - 1])
+        elif before is not None:
+            wrong = wrong or f"checkpoint {before.checkpoint.number + 1} is missing in the file before it"
+        if whole and not wrong:
+            wrong = _wrong_root(tree, kept.leaves, note)
+        if wrong:
+            yield Broken(f"checkpoint {number} in the file", wrong)
+            return
+        before = note
+
+
+def _not_following(note: Note, previous: str) -> str:
+    if note.checkpoint.previous != note_hash(previous):
+        return "it does not follow the checkpoint before it"
+    if note.checkpoint.size < read_note(previous).checkpoint.size:
+        return "it covers less than the checkpoint before it"
+    return ""
+
+
+def _wrong_root(tree: Tree, leaves: Mapping[int, Leaf], note: Note) -> str:
+    while tree.size < note.checkpoint.size:
+        leaf = leaves.get(tree.size)
+        if leaf is None:
+            return f"leaf {tree.size} is missing"
+        tree.append(leaf.text)
+    return (
+        ""
+        if tree.root == note.checkpoint.root
+        else "its root is not that of its leaves: one of them was changed"
+    )
+
+
+def _broken_checkpoints(kept: Kept, keys: _Keys) -> Iterator[Broken]:
+    """The checkpoints of the database, against themselves and against those kept outside."""
+    tree, previous, expected = Tree(), "", 1
+    stored = dict(enumerate(store.leaves()))
+    for row in Checkpoint.objects.order_by("number"):
+        wrong = _wrong_row(row, expected, previous, keys) or _wrong_root(tree, stored, read_note(row.note))
+        if not wrong and kept.notes.get(row.number, row.note) != row.note:
+            wrong = "the one that was kept outside is another one"
+        if wrong:
+            yield Broken(f"checkpoint {expected}", wrong)
+            return
+        previous, expected = row.note, expected + 1
+    newest = max(kept.notes, default=0)
+    if newest >= expected:
+        at = read_note(kept.notes[newest]).checkpoint.at
+        yield Broken(
+            f"checkpoint {expected}",
+            f"it is missing, and the file goes up to checkpoint {newest} of {at:%d %B %Y %H:%M} UTC: "
+            "the database was set back to an older state, or its checkpoints were deleted",
+        )
+    elif CheckpointLeaf.objects.count() != tree.size:
+        yield Broken(f"leaf {tree.size}", "no checkpoint covers it")
+
+
+def _wrong_row(row: Checkpoint, expected: int, previous: str, keys: _Keys) -> str:
+    if row.number != expected:
+        return "it is missing"
+    try:
+        note = read_note(row.note)
+    except NotACheckpoint as mistake:
+        return str(mistake)
+    told = note.checkpoint
+    if (told.number, told.size, told.at) != (row.number, row.size, row.at):
+        return "the columns beside it say something else"
+    if not previous and told.previous != NOBODY:
+        return "it is not the first one"
+    return keys.mistake(note) or (_not_following(note, previous) if previous else "")
+
+
+# The rest.
+
+
+def _missing_runs(sealed: Sealed) -> Iterator[Broken]:
+    """Runs that a checkpoint or the register knows and the table does not, and the other way round."""
+    there = set(Run.objects.values_list("pk", flat=True))
+    registered = set(RegisterEntry.objects.filter(kind=STARTED).values_list("run", flat=True))
+    seen = {int(subject.removeprefix("run ")) for subject in sealed if subject.startswith("run ")}
+    for run_id in sorted(run for run in (seen | registered) - there if run is not None):
+        yield Broken(f"run {run_id}", "it is missing as a whole, though it was started")
+    for run_id in sorted(there - registered):
+        yield Broken(f"run {run_id}", "no book of the register has its start")
+
+
+def _broken_books(sealed: Sealed) -> Iterator[Broken]:
+    books = set(RegisterEntry.objects.order_by("book").values_list("book", flat=True).distinct())
+    books |= {subject.removeprefix("book ") for subject in sealed if subject.startswith("book ")}
+    for book in sorted(books):
+        broken = register.first_break(book, sealed.get(f"book {book}", {}))
+        if broken is not None:
+            yield Broken(f"book {book}, entry {broken.seq}", broken.reason)
+
+
+def _broken_files() -> Iterator[Broken]:
+    """Evidence: the file behind each hash of the record, and the row in between."""
+    rows = Evidence.objects.in_bulk()
+    events = RunEvent.objects.filter(kind=EvidenceAttached.kind).order_by("run", "seq")
+    for run_id, seq, text in events.values_list("run", "seq", "text").iterator():
+        event = read(text).event
+        assert isinstance(event, EvidenceAttached)
+        if not event.evidence:
+            continue
+        wrong = wrong_file(rows.get(event.evidence), event)
+        if wrong:
+            yield Broken(f"run {run_id}, event {seq}, evidence “{event.name}”", wrong)
+
+
+def wrong_file(row: Evidence | None, event: EvidenceAttached) -> str:
+    """What is wrong with the stored file of an attached one; empty when it is what was attached."""
+    if row is None:
+        return "its row is missing"
+    try:
+        with row.file.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "its file is missing"
+    return (
+        ""
+        if found == event.sha256
+        else "its file is not the one that was attached: the SHA-256 is another one"
+    )

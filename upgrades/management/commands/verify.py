@@ -1,30 +1,62 @@
-"""`manage.py verify`: is the record of the runs what was written? Exit code 1 when it is not."""
+"""`manage.py verify`: is the record what was written? Exit code 1 when it is not."""
 
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from upgrades.domain.checkpoint import PublicKey, read_key
 from upgrades.management.commands.rebuild import wanted
-from upgrades.services.record import broken_runs
+from upgrades.services.record import broken_record, broken_runs
+
+KEEP = (
+    "Keep the database and the files as they are, and compare with a backup, with exported bundles and with the checkpoints "
+    "that were kept outside."
+)
 
 
 class Command(BaseCommand):
-    help = "Checks the hash chain of the runs (default: of all) and names the first broken event of each."
+    help = (
+        "Checks the whole record: the chain of every run, the register, the checkpoints and their signatures, and the files "
+        "of evidence. Names the first broken record of each. With numbers of runs, only their chains are checked."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("run", nargs="*", type=int, help="number of a run")
+        parser.add_argument(
+            "--checkpoints", type=Path, metavar="FILE", help="checkpoints that were kept outside the database"
+        )
+        parser.add_argument(
+            "--key", type=Path, metavar="FILE", help="public keys that were kept outside, one in a line"
+        )
 
     def handle(self, *_args: Any, **options: Any) -> None:
         runs = wanted(options["run"])
-        broken = 0
-        for run_id, link in broken_runs(runs):
-            if link is not None:
-                broken += 1
-                self.stderr.write(f"run {run_id}: broken at event {link.seq}: {link.reason}")
-        if broken:
-            raise CommandError(
-                f"The record of {broken} of {len(runs)} runs is not what was written. Keep the database as it is "
-                "and compare with a backup or an exported bundle."
-            )
+        if options["run"]:
+            found = [
+                f"run {run_id}: broken at event {link.seq}: {link.reason}"
+                for run_id, link in broken_runs(runs)
+                if link is not None
+            ]
+        else:
+            try:
+                found = [
+                    str(broken) for broken in broken_record(options["checkpoints"], _keys(options["key"]))
+                ]
+            except OSError as trouble:
+                raise CommandError(f"A file cannot be read: {trouble}.") from None
+        for line in found:
+            self.stderr.write(line)
+        if found:
+            raise CommandError(f"The record is not what was written ({len(found)} found). {KEEP}")
         self.stdout.write(f"{len(runs)} runs checked: every record is what was written.")
+
+
+def _keys(path: Path | None) -> list[PublicKey]:
+    if path is None:
+        return []
+    try:
+        return [read_key(line) for line in path.read_text().splitlines() if line.strip()]
+    except ValueError as mistake:
+        raise CommandError(f"{path} holds no public key: {mistake}.") from None
