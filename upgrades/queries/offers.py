@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from upgrades.domain.condition import Fact, holds
 from upgrades.domain.procedure import Parameter, Procedure, Role
-from upgrades.models import Application, Environment, ProcedureVersion, RunBinding
+from upgrades.models import Application, Claim, Environment, ProcedureVersion
 from upgrades.queries.conditions import present, spell
 from upgrades.queries.facts import environment_facts, role_facts
 from upgrades.queries.procedures import procedure_of
-from upgrades.queries.run_lines import OVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ def applications_of(environment: Environment) -> list[Application]:
 
 def claims(environment: Environment) -> dict[int, tuple[int, str]]:
     """Applications that belong to an open run, with its number and title: a server has one run at a time."""
-    rows = RunBinding.objects.filter(application__environment=environment).exclude(run__status__in=OVER)
-    return {row.application_id: (row.run_id, row.run.title) for row in rows.select_related("run")}
+    rows = Claim.objects.filter(application__environment=environment, released_at=None).select_related("run")
+    return {row.application_id: (row.run_id, row.run.title) for row in rows if row.application_id is not None}
 
 
 def _offer(

@@ -18,6 +18,7 @@ from upgrades.domain.run_state import Burden, Deviation, RunState, StepStatus, f
 from upgrades.domain.wording import fill
 from upgrades.models import Run, RunBurden, RunRequest, RunStep
 from upgrades.queries.procedures import procedure_of
+from upgrades.services import claims
 
 
 def project(run: Run, procedure: Procedure, before: RunState | None, after: RunState, head: str) -> None:
@@ -25,6 +26,8 @@ def project(run: Run, procedure: Procedure, before: RunState | None, after: RunS
     _steps(run, before, after)
     _burdens(run, procedure, before, after)
     _requests(run, procedure, before, after)
+    if after.ended_at is not None:
+        claims.release(run.pk, at=after.ended_at)
     _summary(run, procedure, after, head)
 
 

@@ -15,15 +15,14 @@ from upgrades.domain import run_events as e
 from upgrades.domain.condition import Fact, Facts, holds
 from upgrades.domain.gates import applies
 from upgrades.domain.procedure import ConfirmGate, Parameter, ParameterType, Procedure, Role
-from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn
+from upgrades.domain.refusal import BadInput, NotAllowed
 from upgrades.domain.run_state import begin
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.domain.wording import checked, fill
-from upgrades.models import Application, Environment, ProcedureVersion, RunBinding
+from upgrades.models import Application, Environment, ProcedureVersion
 from upgrades.queries.facts import environment_facts, role_facts
 from upgrades.queries.procedures import newest, procedure_of
-from upgrades.services import rehearsals, runs
-from upgrades.services.agents import OVER
+from upgrades.services import claims, planning, rehearsals, runs
 from upgrades.services.people import actor_for
 from upgrades.services.polling import hurry
 from upgrades.services.register import registering_refusals
@@ -38,6 +37,7 @@ class Answers:
     parameters: Mapping[str, str]
     confirmations: Mapping[str, str]
     change: str = ""
+    plan_item: int | None = None
 
 
 class BadAnswers(BadInput):
@@ -60,13 +60,15 @@ def start_run(
     change: str,
     by: AbstractUser,
     command_id: UUID,
+    plan_item: int | None = None,
 ) -> Done:
     """Start a run of the newest version of `procedure`; a rehearsal starts on a simulated copy of the environment.
 
+    `plan_item` is the item of the plan of record that the run is to carry out; the run then shows there.
     Raises `BadAnswers` with every mistake of the dialog, `NotAllowed` without the role operator, `OutOfTurn` when one
     of the servers belongs to another open run.
     """
-    answers = Answers(bindings, parameters, confirmations, change)
+    answers = Answers(bindings, parameters, confirmations, change, plan_item)
     environment = _environment(environment_id, by)
     actor = actor_for(by, environment)
     if "operator" not in actor.roles:
@@ -254,7 +256,9 @@ def _open(
     if before is not None:
         return before
     bound, facts = _check(environment, procedure, answers)
-    _unclaimed(bound)
+    asked = claims.wanted(procedure.component, bound.values())
+    claims.refuse_if_held(asked)
+    item = planning.item_for(environment, answers.plan_item, procedure.id)
     original = environment.rehearsal_of
     started = e.RunStarted(
         procedure=procedure.id,
@@ -289,6 +293,8 @@ def _open(
         by=actor,
         command_id=command_id,
     )
+    claims.take(done.run, asked)
+    planning.attach(done.run, item)
     hurry([application.host_id for application in bound.values()])
     return done
 
@@ -305,19 +311,3 @@ def _first(procedure: Procedure, started: e.RunStarted, answers: Answers, actor:
         for gate in step.gates
         if isinstance(gate, ConfirmGate) and gate.id in answers.confirmations and applies(gate, state)
     ]
-
-
-def _unclaimed(bound: Mapping[str, Application]) -> None:
-    """A server belongs to one open run at a time."""
-    ids = [application.pk for application in bound.values()]
-    other = (
-        RunBinding.objects.filter(application__in=ids)
-        .exclude(run__status__in=OVER)
-        .select_related("run", "application")
-        .first()
-    )
-    if other is not None:
-        raise OutOfTurn(
-            f"{other.application.name} belongs to run {other.run_id} (“{other.run.title}”), which is not over. "
-            "End that run first, or choose other servers."
-        )
