@@ -68,7 +68,7 @@ def test_a_new_user_carries_the_upgrade_through_to_its_report(demo, operator, ap
 def test_a_server_on_the_wrong_database_holds_the_run(demo, operator, approver):
     operator.begin_course("wrong-database")
     run = operator.start_run()
-    carry_out(operator, approver, run, until=lambda person: person.sees("#hold"))
+    carry_out(operator, approver, run, until=lambda person: person.sees("div#hold"))
     assert operator.step == "launch-new"
     assert "On hold" in operator.text()
     assert "21-22171" in operator.text()
