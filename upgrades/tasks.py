@@ -8,7 +8,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from upgrades.models import Run
-from upgrades.services import agents, polling, runs
+from upgrades.services import agents, claims, environment_rules, polling, runs
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ def tick() -> None:
         except Exception:
             # One run in trouble must not keep the others waiting.
             logger.exception("run %s could not be advanced at %s", run_id, timezone.now())
+    claims.sweep()
+    environment_rules.check_due()
 
 
 def _ring(run_id: int) -> None:

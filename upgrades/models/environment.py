@@ -37,6 +37,11 @@ class Environment(models.Model):
     version = models.PositiveIntegerField(
         default=1, help_text="Grows with each change; open pages compare it."
     )
+    rules_due_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="When a worker looks at the standing rules again; a change makes it now.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -202,7 +202,7 @@ def _apply_effects(run: Run, state: RunState, recorded: Iterable[Recorded]) -> N
 
 def announce_environment(environment_id: int) -> None:
     """Tell open pages of the environment that something on it has changed."""
-    Environment.objects.filter(pk=environment_id).update(version=F("version") + 1)
+    Environment.objects.filter(pk=environment_id).update(version=F("version") + 1, rules_due_at=None)
     version = Environment.objects.values_list("version", flat=True).get(pk=environment_id)
     event_store.announce("runbook", f"environment:{environment_id}:{version}")
 
