@@ -91,17 +91,30 @@ def append(checkpoint: Checkpoint, note: str, new: Sequence[Leaf]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """A key that the register names, and since when it signs."""
+    """A key that the register names, and the number of the first checkpoint that it signed (None: none yet)."""
 
     key: PublicKey
-    since: str
+    first: int | None
 
 
 def known_keys() -> list[KnownKey]:
-    """The keys in the order in which they came; each ends where the next one begins."""
+    """The keys in the order in which they came; each ends where the next one begins.
+
+    A key begins with the checkpoint that seals its entry in the register: no clock decides.
+    """
     rows = RegisterEntry.objects.filter(book=register.KEYS_BOOK).order_by("number")
     entries = [register.read(row) for row in rows]
-    return [KnownKey(read_key(entry.body["key"]), entry.at.isoformat()) for entry in entries]
+    return [KnownKey(read_key(entry.body["key"]), _first_checkpoint(entry.number)) for entry in entries]
+
+
+def _first_checkpoint(number: int) -> int | None:
+    leaf = (
+        CheckpointLeaf.objects.filter(subject=f"book {register.KEYS_BOOK}", seq__gte=number)
+        .order_by("position")
+        .first()
+    )
+    rows = Row.objects.order_by("number").values_list("number", flat=True)
+    return rows.filter(size__gt=leaf.position).first() if leaf else None
 
 
 # The file: one JSON object a line, {"first": position of the first new leaf, "leaves": [...], "note": "..."}.

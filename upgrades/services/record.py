@@ -141,7 +141,7 @@ def _joined(database: Sealed, file: Sealed) -> Sealed:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """Who may sign: keys kept outside, or those of the register with the time from which each signs."""
+    """Who may sign: keys kept outside, or those of the register, each from its first checkpoint on."""
 
     pinned: tuple[PublicKey, ...]
     named: tuple[store.KnownKey, ...]
@@ -151,14 +151,15 @@ class _Keys:
         if self.pinned:
             signed = any(is_signed_by(note, key) for key in self.pinned)
             return "" if signed else "it is not signed by a key that you gave"
-        at = note.checkpoint.at.isoformat()
-        begun = [item for item in self.named if item.since <= at]
+        begun = [
+            item for item in self.named if item.first is not None and item.first <= note.checkpoint.number
+        ]
         if not begun:
-            return "no key had begun to sign at its time"
+            return "the register names no key that signs it"
         if is_signed_by(note, begun[-1].key):
             return ""
         if any(is_signed_by(note, item.key) for item in self.named):
-            return "it is signed by a key that was not in force at its time"
+            return "it is signed by a key that had ended before it, or had not begun"
         return "its signature is wrong"
 
 
