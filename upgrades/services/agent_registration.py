@@ -29,13 +29,13 @@ from upgrades.domain.environment_records import Kind, NotUsable, ident
 from upgrades.domain.refusal import BadInput, OutOfTurn, Unavailable
 from upgrades.domain.run_events import Actor
 from upgrades.models import Agent, Environment, Host, RegisterEntry
+from upgrades.queries.environment_editing import held_by_runs
 from upgrades.queries.environment_export import changes_book
 from upgrades.services.agents import address_of
 from upgrades.services.environment_editing import (
     BadFields,
     Changed,
     done_before,
-    held_by_runs,
     locked_for,
     receipt,
 )
@@ -179,12 +179,13 @@ def _must_be_askable(url: str) -> None:
 
 
 def _must_be_free(environment: Environment, host: Host) -> None:
-    for key, run, title in held_by_runs(environment):
-        if key == ident(Kind.HOST, host.name):
-            raise OutOfTurn(
-                f"{host.name} belongs to run {run}, “{title}”, which is under way and rests on what its agent says. "
-                "End it first."
-            )
+    held = held_by_runs(environment).get(ident(Kind.HOST, host.name))
+    if held is not None:
+        run, title = held
+        raise OutOfTurn(
+            f"{host.name} belongs to run {run}, “{title}”, which is under way and rests on what its agent says. "
+            "End it first."
+        )
 
 
 def _must_be_only(environment: Environment, host: Host, agent_id: str) -> None:

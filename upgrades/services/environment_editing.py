@@ -44,8 +44,8 @@ from upgrades.models import (
     RunBinding,
     Target,
 )
+from upgrades.queries.environment_editing import held_by_runs
 from upgrades.queries.environment_export import changes_book, content_of
-from upgrades.services.agents import OVER
 from upgrades.services.people import actor_for, actor_id
 from upgrades.services.runs import NoSuchRun, announce_environment
 
@@ -168,7 +168,7 @@ def obstacles(environment: Environment, changes: Iterable[Change]) -> list[tuple
     """Why changes cannot be made now, by record: an open run works on it, or a past one is the reason to keep it."""
     touched = {ident(one.kind, one.name): one for one in changes if one.before is not None}
     found: list[tuple[Ident, str]] = []
-    for key, run, title in held_by_runs(environment):
+    for key, (run, title) in held_by_runs(environment).items():
         if key in touched:
             found.append(
                 (
@@ -184,21 +184,6 @@ def obstacles(environment: Environment, changes: Iterable[Change]) -> list[tuple
             )
             found.append((key, text))
     return found
-
-
-def held_by_runs(environment: Environment) -> list[tuple[Ident, int, str]]:
-    """What open runs work on: their applications, the hosts of these, and whatever else they claim."""
-    held: dict[Ident, tuple[int, str]] = {}
-    bindings = RunBinding.objects.filter(application__environment=environment).exclude(run__status__in=OVER)
-    claims = Claim.objects.filter(released_at=None, run__environment=environment)
-    columns = ("application__name", "application__host__name", "run_id", "run__title")
-    for name, host, run, title in (*bindings.values_list(*columns), *claims.values_list(*columns)):
-        if name:
-            held.setdefault(ident(Kind.APPLICATION, name), (run, title))
-            held.setdefault(ident(Kind.HOST, host), (run, title))
-    for host, run, title in claims.exclude(host=None).values_list("host__name", "run_id", "run__title"):
-        held.setdefault(ident(Kind.HOST, host), (run, title))
-    return [(key, run, title) for key, (run, title) in held.items()]
 
 
 def _remembered(environment: Environment, removed: Collection[Ident]) -> list[tuple[Ident, int]]:

@@ -4,6 +4,8 @@ from django.urls import URLPattern, URLResolver, path
 
 from upgrades.web import (
     approvals,
+    environment_editing,
+    environment_import,
     environments,
     procedures,
     runs,
@@ -18,12 +20,51 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("sign-out/", sign_in.sign_out, name="sign-out"),
     path("", environments.list_environments, name="home"),
     path("environments/", environments.list_environments, name="environments"),
+    path("environments/new/", environment_editing.new_environment, name="new-environment"),
     path("environments/<int:environment_id>/", environments.show_environment, name="environment"),
     path(
         "environments/<int:environment_id>/board/", environments.environment_board, name="environment-board"
     ),
     path("environments/<int:environment_id>/start/<slug:procedure>/", starting.start, name="start-run"),
     path("environments/<int:environment_id>/simulated/", simulated.act, name="simulated"),
+    path(
+        "environments/<int:environment_id>/edit/",
+        environment_editing.edit_environment,
+        name="edit-environment",
+    ),
+    path(
+        "environments/<int:environment_id>/edit/<slug:kind>/new/",
+        environment_editing.edit_record,
+        name="new-record",
+    ),
+    path(
+        "environments/<int:environment_id>/edit/<slug:kind>/<int:record_id>/",
+        environment_editing.edit_record,
+        name="edit-record",
+    ),
+    path(
+        "environments/<int:environment_id>/edit/host/<int:host_id>/agent/",
+        environment_editing.edit_agent,
+        name="edit-agent",
+    ),
+    path(
+        "environments/<int:environment_id>/changes/",
+        environment_editing.list_changes,
+        name="environment-changes",
+    ),
+    path(
+        "environments/<int:environment_id>/export/<slug:form>/",
+        environment_import.export,
+        name="export-environment",
+    ),
+    path(
+        "environments/<int:environment_id>/import/", environment_import.import_file, name="import-environment"
+    ),
+    path(
+        "environments/<int:environment_id>/import/<uuid:draft_id>/",
+        environment_import.import_draft,
+        name="import-draft",
+    ),
     path("runs/", runs_list.list_runs, name="runs"),
     path("runs/<int:run_id>/", runs.show_run, name="show-run"),
     path("runs/<int:run_id>/board/", runs.run_board, name="run-board"),
