@@ -21,3 +21,13 @@ def night(db):
 def real_night(transactional_db):
     """The same with real transactions, for what depends on locks, threads or commits."""
     yield from a_night()
+
+
+@pytest.fixture
+def fake_agent():
+    """An agent that answers what the test tells it to."""
+    from tests.services.fake_agent import FakeAgent
+
+    agent = FakeAgent()
+    yield agent
+    agent.close()

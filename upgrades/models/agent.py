@@ -72,6 +72,12 @@ class LogFile(models.Model):
         """The identity as run events cite it."""
         return f"{self.identity}~{self.generation}" if self.generation else self.identity
 
+    def next_generation(self) -> LogFile:
+        """What this file is to us once it has shrunk: unread, and not stored yet."""
+        return LogFile(
+            application_id=self.application_id, identity=self.identity, generation=self.generation + 1
+        )
+
 
 class LogLine(models.Model):
     """A record of a log file: an event, a client total, a line nobody can read, or a gap.

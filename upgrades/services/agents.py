@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -42,11 +43,22 @@ class Taken:
     lines: int
 
 
+class LeaseLost(Exception):
+    """Somebody else follows the agent by now; what this worker still holds is old and must change nothing."""
+
+
+def _followed(agent_id: int, lease: UUID | None) -> Agent:
+    agent = Agent.objects.select_for_update().get(pk=agent_id)
+    if lease is not None and agent.lease_token != lease:
+        raise LeaseLost(f"agent {agent} is followed by another worker")
+    return agent
+
+
 @transaction.atomic
-def take_news(agent_id: int, news: News) -> Taken:
-    """Store what a poll brought."""
+def take_news(agent_id: int, news: News, *, lease: UUID | None = None) -> Taken:
+    """Store what a poll brought. With `lease`, only while that is the agent's lease still, else `LeaseLost`."""
     now = timezone.now()
-    agent = Agent.objects.get(pk=agent_id)
+    agent = _followed(agent_id, lease)
     recovered = _answered(agent, news.origin.skew, now)
     changed: set[int] = set()
     stored = 0
@@ -66,18 +78,20 @@ def take_news(agent_id: int, news: News) -> Taken:
     return Taken(open_runs(changed), stored)
 
 
-def take_health(agent_id: int, health: Health) -> Taken:
+@transaction.atomic
+def take_health(agent_id: int, health: Health, *, lease: UUID | None = None) -> Taken:
     """Store that an agent without open gates is well."""
     now = timezone.now()
-    agent = Agent.objects.get(pk=agent_id)
+    agent = _followed(agent_id, lease)
     agent.version = health.version[:40]
     recovered = _answered(agent, health.origin.skew, now)
     return Taken(_runs_on(agent) if recovered else (), 0)
 
 
-def record_trouble(agent_id: int, text: str, *, at: datetime) -> Taken:
+@transaction.atomic
+def record_trouble(agent_id: int, text: str, *, at: datetime, lease: UUID | None = None) -> Taken:
     """Store that an agent does not answer as it should; the runs that depend on it are told once it lasts."""
-    agent = Agent.objects.get(pk=agent_id)
+    agent = _followed(agent_id, lease)
     agent.trouble = text[:300]
     agent.trouble_since = agent.trouble_since or at
     agent.save(update_fields=["trouble", "trouble_since"])
@@ -129,25 +143,23 @@ def _take_part(application: Application, part: FilePart, now: datetime) -> int:
     if part.state != "open":
         return _lose(file, part, now) if file is not None and file.state == "open" else 0
     if file is None or file.state == "shrunk":
-        generation = file.generation + 1 if file is not None else 0
-        file = _new_file(application, part, generation)
+        file = _new_file(application, part, file)
+    if file.state == "gone":
+        # It is back, under whatever name. Nobody asked for it from its cursor; the next poll does.
+        file.state = "open"
+        file.save(update_fields=["state"])
     if part.start != file.cursor:
         return 0  # an answer to an older question: what it holds is stored already, or comes again
     return _read(application, file, part, now)
 
 
-def _new_file(application: Application, part: FilePart, generation: int) -> LogFile:
+def _new_file(application: Application, part: FilePart, before: LogFile | None) -> LogFile:
     state = ParserState.initial(
         application_type=type_number(application.type), file_name=part.name, offset=part.start
     )
-    return LogFile(
-        application=application,
-        identity=part.file,
-        generation=generation,
-        name=part.name[:300],
-        cursor=part.start,
-        parser_state=state.to_json(),
-    )
+    file = before.next_generation() if before else LogFile(application=application, identity=part.file)
+    file.name, file.cursor, file.parser_state = part.name[:300], part.start, state.to_json()
+    return file
 
 
 def _lose(file: LogFile, part: FilePart, now: datetime) -> int:
@@ -157,16 +169,18 @@ def _lose(file: LogFile, part: FilePart, now: datetime) -> int:
     file.save(update_fields=["state"])
     if not unread:
         return 0
-    LogLine.objects.create(
+    _, is_new = LogLine.objects.get_or_create(
         file=file,
         offset=file.cursor,
-        length=0,
         kind=LogLine.Kind.GAP,
-        text=f"{file.name}, from byte {file.cursor} on: {part.reason}",
-        raw=b"",
-        read_at=now,
+        defaults={
+            "length": 0,
+            "text": f"{file.name}, from byte {file.cursor} on: {part.reason}",
+            "raw": b"",
+            "read_at": now,
+        },
     )
-    return 1
+    return int(is_new)
 
 
 def _read(application: Application, file: LogFile, part: FilePart, now: datetime) -> int:

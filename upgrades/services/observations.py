@@ -30,15 +30,15 @@ PATIENCE = timedelta(seconds=3)  # an agent that misses one poll is not lost yet
 def since(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEvent]:
     """Candidates for the run's record, oldest first per log; some may be known already."""
     for watch in active_watches(procedure, state):
-        yield from _lines(run, watch)
+        yield from _lines(run, state, watch)
         yield from _process(run, state, watch)
     yield from _totals(run, procedure, state)
     yield from _agents(run, state)
     yield from _facts(run, state)
 
 
-def _lines(run: Run, watch: Watch) -> Iterator[RunEvent]:
-    doubts = 0
+def _lines(run: Run, state: RunState, watch: Watch) -> Iterator[RunEvent]:
+    open_doubts = 0
     for line in _behind_watermark(run, watch):
         if line.kind == LogLine.Kind.EVENT:
             yield e.LogEventSeen(
@@ -52,8 +52,10 @@ def _lines(run: Run, watch: Watch) -> Iterator[RunEvent]:
                 text=line.text[:500],
                 line_sha256=hashlib.sha256(bytes(line.raw)).hexdigest(),
             )
-        elif doubts < DOUBTS_AT_ONCE and not watch.settled:
-            doubts += 1
+        elif not watch.settled and not _is_set_aside(state, watch, line):
+            if open_doubts == DOUBTS_AT_ONCE:
+                return  # what lies behind a doubt that is not told yet must wait, or it would count without it
+            open_doubts += 1
             yield e.LogDoubtful(
                 watch=watch.id,
                 application=watch.application,
@@ -66,6 +68,14 @@ def _lines(run: Run, watch: Watch) -> Iterator[RunEvent]:
 
 def _behind_watermark(run: Run, watch: Watch) -> Iterator[LogLine]:
     wanted = Q(kind=LogLine.Kind.EVENT, event__in=watch.events) | Q(
+def _is_set_aside(state: RunState, watch: Watch, line: LogLine) -> bool:
+    recorded = state.gates.get(watch_key(watch.id))
+    return recorded is not None and any(
+        seen.seq in state.set_aside and seen.place == (line.file.place, line.offset)
+        for seen in recorded.observations
+    )
+
+
         kind__in=(LogLine.Kind.GAP, LogLine.Kind.UNREADABLE)
     )
     lines = (
@@ -78,8 +88,13 @@ def _behind_watermark(run: Run, watch: Watch) -> Iterator[LogLine]:
         .order_by("file_id", "offset", "id")
     )
     for line in lines.iterator():
-        # A file that the watermark does not name came into being after the step began.
-        if line.offset >= watch.watermark.get(line.file.place, 0):
+        if line.kind == LogLine.Kind.GAP:
+            # What is lost may reach beyond the watermark, wherever it begins: all gaps count that came later.
+            behind = line.pk > watch.watermark.get(e.GAPS, 0)
+        else:
+            # A file that the watermark does not name came into being after the step began.
+            behind = line.offset >= watch.watermark.get(line.file.place, 0)
+        if behind:
             yield line
 
 

@@ -8,6 +8,7 @@ one goes on from the cursors in the database: nothing is remembered here that ma
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from django.db import close_old_connections, transaction
-from django.db.models import Q
+from django.db import DatabaseError, close_old_connections, transaction
+from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, Cursor
@@ -31,9 +32,16 @@ LEASE = timedelta(seconds=20)  # above the longest poll, so that no second worke
 HEALTH_EVERY = timedelta(seconds=15)
 RETRY = 1.0  # seconds until an agent in trouble is asked again
 WAIT = 5.0  # seconds that a poll waits for news; a run that starts in between is noticed after that
+ANSWER_WITHIN = (
+    8.0  # seconds beyond the wait; with it still less than the life of a loop, so that no one is late unseen
+)
+CLOSING = (
+    1.0  # seconds that a loop which is over waits for answers; one late agent must not hold the others up
+)
 PROBE_EVERY = 0.5
 CLAIM_EVERY = 0.25
 AGENTS_PER_LOOP = 500
+NOT_TAKEN_IN = "What it answered could not be stored. It is asked again; the log of the worker says why."
 
 T = TypeVar("T")
 
@@ -63,10 +71,14 @@ def claim(token: uuid.UUID, *, limit: int = AGENTS_PER_LOOP) -> list[int]:
     return ids
 
 
-def release(agent_id: int, token: uuid.UUID, *, due_at: datetime) -> None:
-    """Give the lease back. A worker that had lost it meanwhile changes nothing."""
+def release(agent_id: int, token: uuid.UUID, *, due_at: datetime, followed_since: datetime) -> None:
+    """Give the lease back. A worker that had lost it meanwhile changes nothing.
+
+    Where somebody was in a `hurry` since, the agent stays due then: a run has started while it was looked at.
+    """
+    hurried = When(due_at__gt=followed_since, then=F("due_at"))
     Agent.objects.filter(pk=agent_id, lease_token=token).update(
-        lease_token=None, lease_until=None, due_at=due_at
+        lease_token=None, lease_until=None, due_at=Case(hurried, default=Value(due_at))
     )
 
 
@@ -117,22 +129,31 @@ async def _thread(work: Callable[..., T], *arguments: Any, **named: Any) -> T:
     return await asyncio.to_thread(clean)
 
 
-def _take(agent_id: int, news: Any) -> None:
-    """Store an answer, and advance the runs that it concerns. What fails here is found by the reconciler."""
-    taken = agents.take_news(agent_id, news)
+def _take(agent_id: int, token: uuid.UUID, news: Any) -> None:
+    """Store an answer, and advance the runs that it concerns. What fails there is found by the reconciler."""
+    taken = agents.take_news(agent_id, news, lease=token)
     for run_id in taken.runs:
-        if not runs.advance_run(run_id) and taken.lines:
+        if not _advance(run_id) and taken.lines:
             runs.touch([run_id])
 
 
-def _trouble(agent_id: int, text: str) -> None:
-    for run_id in agents.record_trouble(agent_id, text, at=timezone.now()).runs:
-        runs.advance_run(run_id)
+def _trouble(agent_id: int, token: uuid.UUID, text: str) -> None:
+    for run_id in agents.record_trouble(agent_id, text, at=timezone.now(), lease=token).runs:
+        _advance(run_id)
 
 
-def _health(agent_id: int, health: Any) -> None:
-    for run_id in agents.take_health(agent_id, health).runs:
-        runs.advance_run(run_id)
+def _health(agent_id: int, token: uuid.UUID, health: Any) -> None:
+    for run_id in agents.take_health(agent_id, health, lease=token).runs:
+        _advance(run_id)
+
+
+def _advance(run_id: int) -> bool:
+    try:
+        return runs.advance_run(run_id)
+    except Exception:
+        # It is the run that is in trouble, not the agent that was asked for it.
+        logger.exception("run %s could not be advanced", run_id)
+        return False
 
 
 class Loop:
@@ -159,11 +180,20 @@ class Loop:
             if not followed:
                 return 0
             await asyncio.sleep(CLAIM_EVERY)
-        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        await self._end()
         return followed
 
+    async def _end(self) -> None:
+        """Wait for the answers that come in time; whoever is late is asked again by the next loop."""
+        late = set(self.tasks.values())
+        if late:
+            _, late = await asyncio.wait(late, timeout=CLOSING)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
     async def _follow(self, agent_id: int) -> None:
-        due_at = timezone.now()
+        since = due_at = timezone.now()
         try:
             if await _thread(plan, agent_id, self.token) is None:
                 await self._look(agent_id)
@@ -171,12 +201,16 @@ class Loop:
             else:
                 await self._watch(agent_id)
                 due_at = timezone.now()
+        except agents.LeaseLost as lost:
+            logger.warning("%s; what came late was thrown away", lost)
         except Exception:
             # One agent's fault must not end the others; it is asked again soon.
             logger.exception("following agent %s failed", agent_id)
             due_at = timezone.now() + timedelta(seconds=RETRY)
+            with contextlib.suppress(DatabaseError, agents.LeaseLost):
+                await _thread(_trouble, agent_id, self.token, NOT_TAKEN_IN)
         finally:
-            await _thread(release, agent_id, self.token, due_at=due_at)
+            await _thread(release, agent_id, self.token, due_at=due_at, followed_since=since)
 
     async def _look(self, agent_id: int) -> None:
         """One look at an agent that no open run needs."""
@@ -184,9 +218,9 @@ class Loop:
         try:
             health = await self.client.health(agents.address_of(agent))
         except AgentTrouble as trouble:
-            await _thread(_trouble, agent_id, str(trouble))
+            await _thread(_trouble, agent_id, self.token, str(trouble))
         else:
-            await _thread(_health, agent_id, health)
+            await _thread(_health, agent_id, self.token, health)
 
     async def _watch(self, agent_id: int) -> None:
         probing = asyncio.create_task(self._probe(agent_id))
@@ -211,10 +245,10 @@ class Loop:
                 wait=wait,
             )
         except AgentTrouble as trouble:
-            await _thread(_trouble, agent_id, str(trouble))
+            await _thread(_trouble, agent_id, self.token, str(trouble))
             await asyncio.sleep(RETRY)
         else:
-            await _thread(_take, agent_id, news)
+            await _thread(_take, agent_id, self.token, news)
 
     async def _probe(self, agent_id: int) -> None:
         """Ask what the open gates want to know; only an answer that differs from the last one is reported."""
@@ -251,7 +285,7 @@ def _questions(agent_id: int) -> list[tuple[int, AgentAddress, dict[str, Any]]]:
 
 
 async def _follow_agents(seconds: float) -> int:
-    async with AgentClient() as client:
+    async with AgentClient(deadline=ANSWER_WITHIN) as client:
         return await Loop(client, time.monotonic() + seconds).run()
 
 

@@ -62,7 +62,7 @@ def _locked(run_id: int) -> Run:
 
 def act(*, run_id: int, command: core.Command, by: AbstractUser, command_id: UUID) -> Done:
     """Carry out a person's command, or raise the `Refused` that says why not. Refused rights go on the record."""
-    if isinstance(command, core.Begin):
+    if isinstance(command, core.Begin) and _is_operator(run_id, by):
         command = _with_watermarks(run_id, command)
     try:
         return _act(run_id, command, by, command_id)
@@ -78,6 +78,12 @@ def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID)
     if not actor.roles:
         raise NoSuchRun("There is no such run, or you have no role in its environment.")
     name = type(command).__name__
+def _is_operator(run_id: int, by: AbstractUser) -> bool:
+    """Before agents are asked anything; whether it may be done is decided under the lock."""
+    run = Run.objects.select_related("environment").filter(pk=run_id).first()
+    return run is not None and "operator" in actor_for(by, run.environment).roles
+
+
     earlier = _earlier(command_id, run_id, actor, name)
     if earlier is not None:
         return earlier

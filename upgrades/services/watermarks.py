@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from django.utils import timezone
 
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, ApplicationLogs
-from upgrades.models import Agent, Application, LogFile
+from upgrades.domain.run_events import GAPS
+from upgrades.models import Agent, Application, LogFile, LogLine
 from upgrades.services.agents import address_of, record_trouble
 
 DEADLINE = 4.0  # seconds; a person may be waiting for the answer
@@ -26,15 +27,21 @@ def take_watermarks(environment_id: int, names: Sequence[str]) -> dict[str, dict
         agent = Agent.objects.filter(host=application.host_id).first() if application is not None else None
         if application is None or agent is None:
             continue
-        known = list(LogFile.objects.filter(application=application))
+        gaps = _last_gap(application)  # before the agent is asked: what is lost from now on counts
         try:
             logs = asyncio.run(_ask(address_of(agent), name))
         except AgentTrouble as trouble:
             record_trouble(agent.pk, str(trouble), at=timezone.now())
             continue
         if logs.complete:
-            marks[name] = _mark(known, logs)
+            known = LogFile.objects.filter(application=application).order_by("generation")
+            marks[name] = {**_mark(known, logs), GAPS: gaps}
     return marks
+
+
+def _last_gap(application: Application) -> int:
+    found = LogLine.objects.filter(file__application=application, kind=LogLine.Kind.GAP).order_by("-pk")
+    return found.values_list("pk", flat=True).first() or 0
 
 
 async def _ask(address: AgentAddress, name: str) -> ApplicationLogs:
@@ -43,11 +50,17 @@ async def _ask(address: AgentAddress, name: str) -> ApplicationLogs:
     return answer.applications[name]
 
 
-def _mark(known: Sequence[LogFile], logs: ApplicationLogs) -> dict[str, int]:
+def _mark(known: Iterable[LogFile], logs: ApplicationLogs) -> dict[str, int]:
     """The ends of the files that are there, and of those read earlier that are gone: their lines are old ones."""
-    newest = {file.identity: file for file in sorted(known, key=lambda file: file.generation)}
-    marks = {file.place: file.cursor for file in known}
+    newest = {file.identity: file for file in known}
+    marks = {file.place: max(file.cursor, file.size) for file in newest.values()}
     for listed in logs.files:
-        file = newest.get(listed.file)
-        marks[file.place if file is not None and file.state != "shrunk" else listed.file] = listed.size
+        marks[_place(newest.get(listed.file), listed.file)] = listed.size
     return marks
+
+
+def _place(file: LogFile | None, identity: str) -> str:
+    """Under which place the lines of a listed file will be stored from now on (`services.agents`)."""
+    if file is None:
+        return identity
+    return (file.next_generation() if file.state == "shrunk" else file).place

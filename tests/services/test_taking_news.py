@@ -1,0 +1,468 @@
+"""What agents say, taken in: the same lines and the same verdict however the polls cut, repeat and overlap them."""
+
+import hashlib
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.factories import make_user
+from tests.services.fake_agent import FILE, OTHER, lost, news, part
+from tests.services.night import REASON
+from upgrades.domain import run as core
+from upgrades.domain.run_events import GAPS
+from upgrades.models import Agent, LogFile, LogLine, ProcessChange
+from upgrades.services import agents, observations
+from upgrades.services.agents import take_news
+
+HEAD = b"Local time:       2026-11-24T10:00:00.000\n"
+UPGRADE_MODE = b"10:00:01.000 Std 25301 synthetic\n"
+READY = b"10:00:02.000 Std 22170 synthetic\n"
+UPGRADED = b"10:00:02.000 Std 22171 synthetic\n"
+STARTED = b"10:00:00.500 Std 05060 Application started\n"
+REACHED = b"10:00:00.700 Std 22911 synthetic\n"
+COMPARED = b"10:00:01.400 Std 22902 synthetic\n"
+BACKUP = b"10:00:02.100 Std 22172 synthetic\n"
+REFUSED = b"10:00:01.500 Std 25302 synthetic\n"
+DEBUG = b"10:00:01.600 [HISTORYDB]: Data record 1 has been written\n"
+MORE = b"   and a further line of it\n"
+TOTAL = b"10:00:01.700 Total number of clients: 84\n"
+UNKNOWN = b"<<< not a line of any format >>>\n"
+FOREIGN = b"10:00:01.800 medium host app 25301 in no field\n"
+HOSTILE = {
+    "NUL": b"10:00:01.000 Std 10001 a\x00b\n",
+    "not UTF-8": b"10:00:01.000 Std 10002 a\xff\xfe\xed\xa0\x80b\n",
+    "bidi": "10:00:01.000 Std 10003 \u202eevil\u2066\n".encode(),
+    "markup": b"10:00:01.000 Std 10004 <script>alert(1)</script>\n",
+    "a megabyte": b"10:00:01.000 Std 10005 " + b"x" * (1 << 20) + b"\n",
+    "an unknown megabyte": b"?" * (1 << 20) + b"\n",
+    "a long last line": b"10:00:01.000 Std 10006 " + b"y" * 70_000 + b"\n",
+    "CR LF": b"10:00:01.000 Std 10007 text\r\n",
+    "only CR": b"10:00:01.000 Std 10008 a\rb\n",
+    "empty": b"\n",
+}
+BEFORE = HEAD + UPGRADE_MODE + READY  # what an earlier launch left in the log
+
+
+@pytest.fixture
+def launching(night, fake_agent):
+    """A run whose step `launch-new` has begun, its watermark behind what stood in the log before."""
+    fake_agent.listed = {FILE: len(BEFORE)}
+    fake_agent.stands_for(night.agent("new"))
+    night.go_to("launch-new")
+    assert night.state.steps["launch-new"].watermarks == {"confserv_b": {FILE: len(BEFORE), GAPS: 0}}
+    return night
+
+
+def tell(night, *parts, advance=True, **more):
+    taken = take_news(night.agent("new").pk, news(*parts, **more))
+    if advance:
+        night.advance()
+    return taken
+
+
+def stored():
+    """All stored lines, without what depends on the moment."""
+    columns = ("offset", "length", "kind", "event", "level", "logged_at", "total", "text", "raw")
+    rows = LogLine.objects.order_by("file_id", "offset", "kind")
+    return list(rows.values_list("file__identity", "file__generation", *columns))
+
+
+def judged(night):
+    """What the run makes of it: outcome, the lines that it rests on, verdict, where the run stands."""
+    state = night.state
+    recorded = state.gate("launch-new", "initialized")
+    places = {item.seq: (item.place, item.event) for item in recorded.observations}
+    reached = recorded.outcome.event if recorded.outcome else None
+    proof = [places[seq] for seq in reached.lines] if reached else []
+    found = night.verdict("launch-new", "initialized")
+    return reached and reached.outcome, found.value, found.reason, proof, state.current, state.status
+
+
+def reason(night):
+    return night.verdict("launch-new", "initialized").reason
+
+
+def is_waiting(night):
+    return judged(night)[0] is None and reason(night).startswith("Waiting for")
+
+
+def is_in_doubt(night):
+    return judged(night)[0] is None and reason(night).startswith(("Part of the log", "A line has"))
+
+
+@contextmanager
+def undone():
+    """What happens in this block did not happen."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def whole(night, content, advance=True):
+    """The lines and the verdict when everything comes at once."""
+    with undone():
+        at = 0
+        while at < len(content):
+            piece = part(content, at, silent=True)
+            tell(night, piece, advance=advance)
+            at = piece.end
+        night.advance()
+        return stored(), judged(night)
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [UPGRADE_MODE, READY, UPGRADED, REACHED, COMPARED, BACKUP, REFUSED]
+        + [STARTED, DEBUG, MORE, TOTAL, UNKNOWN, FOREIGN]
+        + [HOSTILE[name] for name in ("NUL", "not UTF-8", "bidi", "CR LF", "a long last line")]
+    ),
+    max_size=14,
+)
+# A poll: how much of the file is there by then, how much room its answer has, which answer before it comes again.
+POLLS = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(60, 70_000), st.integers(0, 3), st.booleans()), max_size=12
+)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(lines=LINES, polls=POLLS)
+@example(lines=[UPGRADE_MODE, REFUSED, READY], polls=[(0.5, 100, 0, True), (0.4, 60, 1, False)])
+@example(lines=[UPGRADED, UNKNOWN], polls=[(1.0, 60, 0, True)] * 6)
+def test_any_cutting_repeating_and_overlapping_of_polls_gives_the_same_lines_and_verdict(
+    launching, lines, polls
+):
+    content = BEFORE + b"".join(lines)
+    expected = whole(launching, content)
+    with undone():
+        answers, at = [], 0
+        for share, room, again, advance in polls:
+            piece = part(content, at, size=max(at, int(len(content) * share)), room=room)
+            answers.append(piece)
+            at = max(at, piece.end)
+            for old in answers[-1 - again :]:  # the newest, and some before it once more
+                tell(launching, old, advance=advance)
+        for old in answers:
+            tell(launching, old, advance=False)
+        while at < len(content):
+            piece = part(content, at, silent=True)
+            tell(launching, piece)
+            at = piece.end
+        launching.advance()
+        assert stored() == expected[0]
+        assert judged(launching) == expected[1]
+
+
+def test_the_property_above_sees_outcomes_and_doubts(launching):
+    """Of what it draws, some opens the gate, some holds the run, some leaves a doubt."""
+    assert whole(launching, BEFORE + UPGRADE_MODE + REFUSED + READY)[1][0] == "upgrade-mode"
+    assert whole(launching, BEFORE + UPGRADED)[1][0] == "unplanned-database"
+    doubtful = whole(launching, BEFORE + UPGRADE_MODE + UNKNOWN + READY)[1]
+    assert (doubtful[0], "unknown format" in doubtful[2]) == (None, True)
+    assert whole(launching, BEFORE)[1][2].startswith("Waiting for")
+
+
+def test_each_stored_line_has_the_bytes_that_stand_in_the_file(launching):
+    content = BEFORE + b"".join([DEBUG, MORE, *HOSTILE.values(), TOTAL, UNKNOWN, READY])
+    with undone():
+        at = 0
+        while at < len(content):
+            piece = part(content, at, silent=True)
+            tell(launching, piece, advance=False)
+            at = piece.end
+        for line in LogLine.objects.all():
+            there = content[line.offset : line.offset + line.length]
+            raw = bytes(line.raw)
+            assert there[: len(raw)] == raw
+            assert len(raw) in (line.length, agents.LINE_LIMIT)
+            assert there.endswith(b"\n")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_line_is_stored_and_does_not_stop_what_comes_after_it(launching, name):
+    content = BEFORE + UPGRADE_MODE + HOSTILE[name] + READY
+    tell(launching, part(content, silent=True))
+    at = LogFile.objects.get().cursor
+    while at < len(content):
+        tell(launching, part(content, at, silent=True))
+        at = LogFile.objects.get().cursor
+    assert LogLine.objects.filter(event="21-22170", offset__gt=len(BEFORE)).count() == 1
+    assert all("\x00" not in line.text for line in LogLine.objects.all())
+    if name != "an unknown megabyte":
+        assert launching.state.gate("launch-new", "initialized").outcome is not None
+
+
+def test_lines_from_before_the_watermark_never_count(launching):
+    tell(launching, part(BEFORE))
+    assert LogLine.objects.filter(event="21-22170").count() == 1
+    assert is_waiting(launching)
+    assert "log.event" not in launching.kinds
+
+
+def test_a_line_that_had_begun_when_the_mark_was_set_does_not_count(night, fake_agent):
+    fake_agent.listed = {FILE: len(HEAD) + 5}  # in the middle of the line that says upgrade mode
+    fake_agent.stands_for(night.agent("new"))
+    night.go_to("launch-new")
+    tell(night, part(HEAD + UPGRADE_MODE + READY))
+    assert [seen.event for seen in night.state.gate("launch-new", "initialized").observations] == ["21-22170"]
+    assert is_waiting(night)
+
+
+def test_in_a_rotation_the_end_of_the_old_file_comes_before_the_beginning_of_the_new_one(launching):
+    first, second = BEFORE + UPGRADE_MODE, HEAD + READY
+    tell(launching, part(first), part(second, file=OTHER))
+    assert judged(launching)[0] == "upgrade-mode"
+
+
+def test_the_order_of_events_is_that_of_the_files_not_of_the_clock(launching):
+    first, second = BEFORE + READY, HEAD + UPGRADE_MODE
+    tell(launching, part(first), part(second, file=OTHER))
+    assert is_waiting(launching)
+
+
+# Gaps.
+
+
+def gaps():
+    return LogLine.objects.filter(kind=LogLine.Kind.GAP)
+
+
+def test_a_file_that_shrank_leaves_a_gap_and_its_new_content_is_read_from_the_start(launching):
+    content = BEFORE + UPGRADE_MODE
+    tell(launching, part(content))
+    tell(launching, lost("shrunk", len(content)))
+    assert is_in_doubt(launching)
+    tell(launching, part(READY))
+    assert [(line.file.generation, line.offset) for line in gaps()] == [(0, len(content))]
+    seen = launching.state.gate("launch-new", "initialized").observations
+    assert [(item.kind, item.place) for item in seen] == [
+        ("event", (FILE, len(BEFORE))),
+        ("gap", (FILE, len(content))),
+        ("event", (f"{FILE}~1", 0)),
+    ]
+    assert judged(launching)[0] is None
+
+
+def test_a_file_that_went_away_unread_leaves_a_gap_and_a_wholly_read_one_leaves_none(launching):
+    tell(launching, part(BEFORE))
+    with undone():
+        tell(launching, lost("gone", len(BEFORE)))
+        assert not gaps().exists()
+        assert is_waiting(launching)
+    tell(
+        launching, part(BEFORE + READY, len(BEFORE), room=10)
+    )  # it has grown; there was no room for the line
+    tell(launching, part(BEFORE + READY, size=len(BEFORE + READY), room=len(BEFORE)))
+    LogFile.objects.update(size=len(BEFORE + READY))
+    tell(launching, lost("gone", len(BEFORE)))
+    assert gaps().count() == 1
+    assert is_in_doubt(launching)
+
+
+def test_what_is_lost_counts_although_it_began_before_the_mark(launching):
+    """The log was read up to its head only when the step began; then the file went away with all that was new."""
+    tell(launching, part(BEFORE + READY, room=len(HEAD)))
+    assert LogFile.objects.get().cursor == len(HEAD) < len(BEFORE)
+    tell(launching, lost("gone", len(HEAD)))
+    assert is_in_doubt(launching)
+
+
+def test_a_gap_from_before_the_step_does_not_count(night, fake_agent):
+    fake_agent.stands_for(night.agent("new"))
+    tell(night, part(BEFORE), part(BEFORE, file=OTHER, room=len(HEAD)), advance=False)
+    tell(night, lost("shrunk", len(BEFORE)), lost("gone", len(HEAD), OTHER), advance=False)
+    assert gaps().count() == 2
+    fake_agent.listed = {FILE: 10}
+    night.go_to("launch-new")
+    assert is_waiting(night)
+
+
+def test_lines_that_a_shrunk_file_was_refilled_with_before_the_step_do_not_count(night, fake_agent):
+    fake_agent.stands_for(night.agent("new"))
+    tell(night, part(BEFORE), advance=False)
+    tell(night, lost("shrunk", len(BEFORE)), advance=False)
+    fake_agent.listed = {FILE: len(UPGRADE_MODE + READY)}
+    night.go_to("launch-new")
+    tell(night, part(UPGRADE_MODE + READY + REFUSED))
+    seen = night.state.gate("launch-new", "initialized").observations
+    assert [(item.event, item.place) for item in seen] == [
+        ("21-25302", (f"{FILE}~1", len(UPGRADE_MODE + READY)))
+    ]
+
+
+def test_a_file_that_is_back_is_read_on_where_it_was_left(launching):
+    tell(launching, part(BEFORE))
+    tell(launching, lost("gone", len(BEFORE)))
+    content = BEFORE + UPGRADE_MODE + READY
+    tell(launching, part(content))  # nobody asked for it, so the agent sends it from its beginning
+    file = LogFile.objects.get()
+    assert (file.state, file.cursor, file.generation) == ("open", len(BEFORE), 0)
+    tell(launching, part(content, file.cursor))
+    assert judged(launching)[0] == "upgrade-mode"
+    assert LogLine.objects.filter(event="21-22170").count() == 2
+
+
+def test_a_file_that_goes_away_twice_at_the_same_place_is_no_trouble(launching):
+    tell(launching, part(BEFORE, room=len(HEAD)))
+    for _ in range(2):
+        tell(launching, lost("gone", len(HEAD)))
+        tell(launching, part(BEFORE, room=len(HEAD)))
+    tell(launching, lost("gone", len(HEAD)))
+    assert gaps().count() == 1
+
+
+# Doubts.
+
+
+def test_a_line_of_unknown_format_raises_a_doubt_that_two_people_can_set_aside(launching):
+    night = launching
+    tell(night, part(BEFORE + UPGRADE_MODE + UNKNOWN + READY))
+    assert is_in_doubt(night)
+    set_aside(night)
+    assert judged(night)[0] == "upgrade-mode"
+
+
+def set_aside(night):
+    """Have the first doubt that is open set aside."""
+    known = {deviation.doubt for deviation in night.state.deviations.values()}
+    recorded = night.state.gate("launch-new", "initialized").observations
+    doubt = next(
+        seen.seq for seen in recorded if seen.kind in ("gap", "unreadable") and seen.seq not in known
+    )
+    asked = core.AskDeviation(
+        step="launch-new", visit=1, what="doubt", gate="initialized", doubt=doubt, reason=REASON
+    )
+    night.act(asked)
+    night.act(core.SignDeviation(number=len(night.state.deviations)), night.approver)
+    night.advance()
+
+
+def test_no_doubt_is_lost_because_there_are_many_and_nothing_behind_an_untold_one_counts(launching):
+    """Only so many at once stand on the record; a gap behind them shuts the gate as well when their turn comes."""
+    night = launching
+    content = BEFORE + UPGRADE_MODE + UNKNOWN * (observations.DOUBTS_AT_ONCE + 2) + READY
+    tell(night, part(content))
+    assert night.kinds.count("log.doubtful") == observations.DOUBTS_AT_ONCE
+    assert is_in_doubt(night)
+    for told in range(observations.DOUBTS_AT_ONCE + 1):
+        assert is_in_doubt(night), told
+        set_aside(night)
+    assert judged(night)[0] is None
+    assert night.kinds.count("log.doubtful") == observations.DOUBTS_AT_ONCE + 2
+    set_aside(night)
+    assert judged(night)[0] == "upgrade-mode"
+
+
+# Processes.
+
+
+def test_a_process_is_noted_when_it_changes_and_only_then(launching):
+    for state in ("up", "up", "down", "down", "unknown", "up"):
+        tell(launching, process=state)
+    changes = ProcessChange.objects.filter(application__name="confserv_b").order_by("pk")
+    assert [change.state for change in changes] == ["up", "down", "unknown", "up"]
+
+
+def test_a_server_that_goes_away_while_it_starts_shuts_the_gate(launching):
+    tell(launching, part(BEFORE + UPGRADE_MODE), process="up")
+    tell(launching, part(BEFORE + UPGRADE_MODE, len(BEFORE + UPGRADE_MODE)), process="down")
+    assert launching.verdict("launch-new", "initialized").value == "failed"
+    assert "went away" in launching.verdict("launch-new", "initialized").reason
+
+
+def test_a_process_that_was_up_before_the_step_and_goes_down_in_it_has_not_ended(launching):
+    ProcessChange.objects.all().delete()
+    tell(launching, process="down")
+    assert is_waiting(launching)
+
+
+def test_a_server_that_started_and_went_between_two_looks_is_missed(launching):
+    """Its log says that it started, and the agent still finds no process when the line has had time to settle."""
+    tell(launching, process="down")
+    tell(launching, part(BEFORE + STARTED), process="down")
+    assert is_waiting(launching)
+    LogLine.objects.update(read_at=timezone.now() - observations.SETTLING - timedelta(seconds=1))
+    launching.advance()
+    assert launching.verdict("launch-new", "initialized").value == "failed"
+    assert launching.kinds.count("server.ended") == 1
+    launching.advance()
+    assert launching.kinds.count("server.ended") == 1
+
+
+def test_old_news_of_a_worker_that_lost_its_lease_change_nothing(launching):
+    """F05: a worker was stopped for a while; its answer says "down" of a server that has come up meanwhile."""
+    from uuid import uuid4
+
+    agent, mine = launching.agent("new"), uuid4()
+    Agent.objects.filter(pk=agent.pk).update(lease_token=mine)
+    take_news(agent.pk, news(process="up"), lease=mine)
+    with pytest.raises(agents.LeaseLost):
+        take_news(agent.pk, news(part(BEFORE), process="down"), lease=uuid4())
+    with pytest.raises(agents.LeaseLost):
+        agents.record_trouble(agent.pk, "late", at=timezone.now(), lease=uuid4())
+    assert launching.server("new").process_state == "up"
+    assert not LogLine.objects.exists()
+
+
+# What is not ours.
+
+
+def test_news_of_an_application_that_is_not_registered_are_passed_over(launching):
+    taken = take_news(launching.agent("new").pk, news(part(BEFORE), application="stranger"))
+    assert taken.lines == 0
+    assert not LogLine.objects.exists()
+
+
+def test_an_agent_cannot_tell_of_an_application_on_another_host(launching):
+    take_news(launching.agent("old").pk, news(part(BEFORE + READY), application="confserv_b"))
+    assert not LogLine.objects.exists()
+
+
+def test_the_line_on_the_record_is_the_line_in_the_log(launching):
+    tell(launching, part(BEFORE + UPGRADE_MODE + READY))
+    seen = [item.event for item in launching.history if item.event.kind == "log.event"]
+    assert [event.line_sha256 for event in seen] == [
+        hashlib.sha256(line).hexdigest() for line in (UPGRADE_MODE, READY)
+    ]
+    assert [bytes(line.raw) for line in LogLine.objects.filter(offset__gte=len(BEFORE))] == [
+        UPGRADE_MODE,
+        READY,
+    ]
+
+
+def test_totals_are_kept_and_the_newest_is_shown_on_the_server(launching):
+    tell(launching, part(BEFORE + TOTAL + TOTAL.replace(b"84", b"7")))
+    assert launching.server("new").client_total == 7
+
+
+def test_an_agent_that_is_not_there_keeps_a_watched_step_from_beginning(night):
+    night.go_to("launch-new")
+    assert night.state.steps["launch-new"].status == "current"
+    assert "unreachable" not in night.agent("new").trouble
+    assert "no connection" in night.agent("new").trouble
+
+
+@pytest.mark.parametrize("agent", ["cannot list all files", "is another one"])
+def test_a_step_does_not_begin_on_half_a_watermark(night, fake_agent, agent):
+    fake_agent.stands_for(night.agent("new"))
+    if agent == "is another one":
+        Agent.objects.filter(pk=night.agent("new").pk).update(secret="ab" * 32)
+    fake_agent.complete = agent != "cannot list all files"
+    night.go_to("launch-new")
+    assert night.state.steps["launch-new"].status == "current"
+
+
+def test_an_unknown_person_cannot_make_the_server_ask_agents(night, fake_agent):
+    fake_agent.stands_for(night.agent("new"))
+    stranger = make_user()
+    with pytest.raises(core.BadInput):
+        night.act(core.Begin(step="launch-new", visit=1), stranger)
+    assert fake_agent.asked == []
