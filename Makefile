@@ -29,8 +29,9 @@ check: venv
 	$(BIN)/mypy runbook upgrades agent simulator
 	$(BIN)/lint-imports
 	$(BIN)/vermin --target=3.6- --violations --no-tips agent
+	$(BIN)/vermin --target=3.8- --violations --no-tips verifier
 	DJANGO_SETTINGS_MODULE=runbook.check_settings $(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/djlint $(wildcard templates) upgrades --lint --quiet --allow-empty-input --profile django --ignore H006,H030,H031
+	$(BIN)/djlint templates --lint --quiet
 
 test: venv
 	$(BIN)/python -m pytest $(ARGS)
