@@ -14,7 +14,15 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from upgrades.adapters.agent_client import AgentAddress, ApplicationNews, FilePart, Health, News, Process
+from upgrades.adapters.agent_client import (
+    AgentAddress,
+    ApplicationNews,
+    FilePart,
+    Health,
+    Logs,
+    News,
+    Process,
+)
 from upgrades.domain.application_type import type_number
 from upgrades.domain.log_events import (
     ClientTotal,
@@ -37,10 +45,13 @@ def address_of(agent: Agent) -> AgentAddress:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What an answer changed: the runs that a worker should look at, and whether pages have new lines to show."""
+    """What an answer changed: the runs that a worker should look at, whether pages have new lines to show, and the
+    environment whose page shows something else now (None: none does).
+    """
 
     runs: tuple[int, ...]
     lines: int
+    environment: int | None = None
 
 
 class LeaseLost(Exception):
@@ -61,7 +72,7 @@ def take_news(agent_id: int, news: News, *, lease: UUID | None = None) -> Taken:
     agent = _followed(agent_id, lease)
     recovered = _answered(agent, news.origin.skew, now)
     changed: set[int] = set()
-    stored = 0
+    stored, moved_any = 0, recovered
     applications = {
         application.name: application
         for application in Application.objects.filter(host=agent.host_id, name__in=news.applications)
@@ -75,27 +86,32 @@ def take_news(agent_id: int, news: News, *, lease: UUID | None = None) -> Taken:
         if lines or moved or recovered:
             changed.add(application.pk)
         stored += lines
-    return Taken(open_runs(changed), stored)
+        moved_any = moved_any or moved
+    return Taken(open_runs(changed), stored, agent.environment_id if moved_any else None)
 
 
 @transaction.atomic
-def take_health(agent_id: int, health: Health, *, lease: UUID | None = None) -> Taken:
-    """Store that an agent without open gates is well."""
+def take_look(agent_id: int, health: Health, logs: Logs, *, lease: UUID | None = None) -> Taken:
+    """Store that an agent without open gates is well, and which of its host's processes run."""
     now = timezone.now()
     agent = _followed(agent_id, lease)
     agent.version = health.version[:40]
     recovered = _answered(agent, health.origin.skew, now)
-    return Taken(_runs_on(agent) if recovered else (), 0)
+    there = Application.objects.filter(host=agent.host_id, name__in=logs.applications)
+    moved = [_take_process(item, logs.applications[item.name].process, now) for item in there]
+    changed = recovered or any(moved)
+    return Taken(_runs_on(agent) if recovered else (), 0, agent.environment_id if changed else None)
 
 
 @transaction.atomic
 def record_trouble(agent_id: int, text: str, *, at: datetime, lease: UUID | None = None) -> Taken:
     """Store that an agent does not answer as it should; the runs that depend on it are told once it lasts."""
     agent = _followed(agent_id, lease)
+    is_new = not agent.trouble
     agent.trouble = text[:300]
     agent.trouble_since = agent.trouble_since or at
     agent.save(update_fields=["trouble", "trouble_since"])
-    return Taken(_runs_on(agent), 0)
+    return Taken(_runs_on(agent), 0, agent.environment_id if is_new else None)
 
 
 def open_runs(applications: Iterable[int]) -> tuple[int, ...]:

@@ -135,16 +135,27 @@ def _take(agent_id: int, token: uuid.UUID, news: Any) -> None:
     for run_id in taken.runs:
         if not _advance(run_id) and taken.lines:
             runs.touch([run_id])
+    _announce(taken)
 
 
 def _trouble(agent_id: int, token: uuid.UUID, text: str) -> None:
-    for run_id in agents.record_trouble(agent_id, text, at=timezone.now(), lease=token).runs:
-        _advance(run_id)
+    _follow_up(agents.record_trouble(agent_id, text, at=timezone.now(), lease=token))
 
 
-def _health(agent_id: int, token: uuid.UUID, health: Any) -> None:
-    for run_id in agents.take_health(agent_id, health, lease=token).runs:
+def _look(agent_id: int, token: uuid.UUID, health: Any, logs: Any) -> None:
+    _follow_up(agents.take_look(agent_id, health, logs, lease=token))
+
+
+def _follow_up(taken: agents.Taken) -> None:
+    for run_id in taken.runs:
         _advance(run_id)
+    _announce(taken)
+
+
+def _announce(taken: agents.Taken) -> None:
+    if taken.environment is not None:
+        with transaction.atomic():
+            runs.announce_environment(taken.environment)
 
 
 def _advance(run_id: int) -> bool:
@@ -217,10 +228,11 @@ class Loop:
         agent = await _thread(Agent.objects.get, pk=agent_id)
         try:
             health = await self.client.health(agents.address_of(agent))
+            logs = await self.client.logs(agents.address_of(agent))
         except AgentTrouble as trouble:
             await _thread(_trouble, agent_id, self.token, str(trouble))
         else:
-            await _thread(_health, agent_id, self.token, health)
+            await _thread(_look, agent_id, self.token, health, logs)
 
     async def _watch(self, agent_id: int) -> None:
         probing = asyncio.create_task(self._probe(agent_id))
