@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from upgrades.domain import condition as c
 from upgrades.domain import wording
 from upgrades.domain.condition import Fact
+from upgrades.domain.environment import LCA, Server
 from upgrades.domain.procedure import (
     ClientsGate,
     DutyKind,
@@ -46,24 +47,11 @@ Member = Mapping[str, str]
 Groups = Mapping[str, Sequence[Member]]
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """An application as the choice looks at it. `mode` is how it runs, `standing` how it is configured."""
-
-    name: str
-    type: str
-    host: str
-    version: str = ""
-    standing: str = "standalone"
-    mode: str = ""
-    peer: str = ""
-
-    @property
-    def runs_as(self) -> str:
-        """standalone, primary or backup: how a member of a pair runs now, or else how it is configured."""
-        if not self.peer:
-            return "standalone"
-        return self.mode if self.mode in ("primary", "backup") else self.standing
+def runs_as(server: Server) -> str:
+    """standalone, primary or backup: how a member of a pair runs now, or else how it is configured."""
+    if not server.peer:
+        return "standalone"
+    return server.mode if server.mode in ("primary", "backup") else server.standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +99,7 @@ def _members(
     if group.pair_of is not None:
         first = by_name[bound[group.pair_of]]
         pair = [first, *([by_name[first.peer]] if first.peer in by_name else [])]
-        return sorted(pair, key=lambda server: server.runs_as == "primary")  # ML-1: the backup first
+        return sorted(pair, key=lambda server: runs_as(server) == "primary")  # ML-1: the backup first
     found = [server for server in picture if server.type == group.application_type]
     found = [server for server in found if _on_wanted_host(group, server, picture, facts)]
     if group.beside:
@@ -160,7 +148,7 @@ def beside(group: Group, server: Server, picture: Sequence[Server]) -> Server | 
 
 
 def _runs(server: Server | None) -> str:
-    return server.runs_as if server is not None else "none"
+    return runs_as(server) if server is not None else "none"
 
 
 class _Roles:
@@ -196,7 +184,7 @@ def slug(name: str) -> str:
 
 def _keys(members: Sequence[Server]) -> list[str]:
     """A word for each member: its host, where an LCA is meant, else its name."""
-    words = [slug(member.host if member.type == "LCA" else member.name) for member in members]
+    words = [slug(member.host if member.type == LCA else member.name) for member in members]
     counted, keys = Counter(words), []
     for number, word in enumerate(words, 1):
         keys.append(f"{word[: _KEY - 4]}-{number}" if counted[word] > 1 else word)

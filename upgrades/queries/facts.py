@@ -23,6 +23,14 @@ def environment_facts(environment: Environment, bound: Iterable[Application]) ->
     return facts
 
 
+def facts_at_start(environment: Environment, bound: Mapping[str, Application]) -> dict[str, Fact]:
+    """All facts of the environment and of the bound applications, with the target of each (`<role>.target`)."""
+    facts = environment_facts(environment, bound.values()) | role_facts(bound)
+    for role, application in bound.items():
+        facts[f"{role}.target"] = facts.get(f"environment.target.{application.type.lower()}")
+    return facts
+
+
 def _all_reach(versions: list[str], target: str | None) -> bool | None:
     """Whether every one of `versions` is at the target or later; None when a version or the target is not known."""
     if not versions or not target:
@@ -48,5 +56,6 @@ def role_facts(bindings: Mapping[str, Application]) -> dict[str, Fact]:
             f"{role}.version": application.version or None,
             f"{role}.mode": application.mode or None,
             f"{role}.type": application.type,
+            f"{role}.there": True,
         }
     return facts

@@ -9,7 +9,7 @@ from upgrades.domain.condition import Fact, holds
 from upgrades.domain.procedure import Parameter, Procedure, Role
 from upgrades.models import Application, Claim, Environment, ProcedureVersion
 from upgrades.queries.conditions import present, spell
-from upgrades.queries.facts import environment_facts, role_facts
+from upgrades.queries.facts import facts_at_start
 from upgrades.queries.procedures import procedure_of
 
 
@@ -82,7 +82,7 @@ def _why_not(
     for role in procedure.roles:
         if role.name not in bound:
             return f"No server here can be “{role.title}”: {wanted(role)} is needed."
-    facts = environment_facts(environment, bound.values()) | role_facts(bound)
+    facts = facts_at_start(environment, bound)
     return not_meant(procedure, facts)
 
 
@@ -114,7 +114,7 @@ def wanted(role: Role) -> str:
 
 
 def fits(role: Role, application: Application) -> bool:
-    return application.type == role.application_type and role.standing in ("", application.standing)
+    return application.type in role.application_types and role.standing in ("", application.standing)
 
 
 def proposed(procedure: Procedure, applications: Sequence[Application]) -> dict[str, Application]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from upgrades.adapters import event_store
+from upgrades.domain.groups import expand
 from upgrades.domain.procedure import Procedure
-from upgrades.models import ProcedureVersion
+from upgrades.domain.record import canonical
+from upgrades.domain.run_events import RunStarted
+from upgrades.models import ProcedureVersion, Run
 from upgrades.procedures.loader import load
 
 
@@ -14,9 +18,30 @@ def _read(text: str, name: str) -> Procedure:
     return load(text.encode(), name=name)
 
 
-def procedure_of(version: ProcedureVersion) -> Procedure:
-    """The procedure that a published version holds. Texts never change, so each is read once per process."""
-    return _read(version.text, f"{version.procedure}/{version.version}.yaml")
+def procedure_of(version: ProcedureVersion, started: RunStarted | None = None) -> Procedure:
+    """The procedure that a published version holds: as its text has it, or as the run that `started` carries it out.
+
+    Texts never change, nor do the groups of a run, so each is read and expanded once per process.
+    """
+    procedure = _read(version.text, f"{version.procedure}/{version.version}.yaml")
+    if started is None or not procedure.groups:
+        return procedure
+    key = (procedure.text_hash, canonical(started.groups))
+    if key not in _expanded:
+        if len(_expanded) >= KEPT:
+            _expanded.clear()
+        _expanded[key] = expand(procedure, started.groups, started.bindings)
+    return _expanded[key]
+
+
+KEPT = 64
+_expanded: dict[tuple[str, str], Procedure] = {}
+
+
+def procedure_in(run: Run) -> Procedure:
+    """The procedure as `run` carries it out; one query beside those for its version."""
+    first = event_store.read(run.events.filter(seq=1).values_list("text", flat=True)[0]).event
+    return procedure_of(run.procedure, first if isinstance(first, RunStarted) else None)
 
 
 def newest(procedure: str) -> ProcedureVersion:

@@ -8,7 +8,7 @@ from typing import Any
 from upgrades.adapters import simulator_client
 from upgrades.domain.refusal import Refused
 from upgrades.models import Environment, Run, RunStep
-from upgrades.queries.procedures import procedure_of
+from upgrades.queries.procedures import procedure_in
 from upgrades.queries.run_lines import OVER
 from upgrades.queries.topology import TONES
 
@@ -122,8 +122,8 @@ def _active(world: dict[str, Any]) -> list[tuple[str, str]]:
 def _step(run: Run, scripted: list[str]) -> StepButton | None:
     if not run.current_step or run.status in OVER:
         return None
-    number = dict(procedure_of(run.procedure).numbers())[run.current_step]
-    if run.current_step not in scripted:
+    number = dict(procedure_in(run).numbers())[run.current_step]
+    if run.current_step.partition("--")[0] not in scripted:
         return StepButton(number, run.current_title, "Nothing is done on the servers in this step.")
     begun = RunStep.objects.filter(run=run, step=run.current_step, status="begun").exists()
     why = "" if begun else "Begin the step first: what the servers log before that would not count."

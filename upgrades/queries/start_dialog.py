@@ -23,7 +23,7 @@ from upgrades.domain.version import NotAVersion, Version
 from upgrades.domain.wording import fill
 from upgrades.models import Application, Environment, Membership
 from upgrades.queries.conditions import spell
-from upgrades.queries.facts import environment_facts, role_facts
+from upgrades.queries.facts import facts_at_start
 from upgrades.queries.offers import (
     applications_of,
     claimed,
@@ -123,7 +123,7 @@ def start_dialog(
     """The dialog for the servers and answers that were chosen, or for those that are proposed."""
     applications = applications_of(environment)
     bound = _bound(procedure, applications, bindings)
-    facts = environment_facts(environment, bound.values()) | role_facts(bound)
+    facts = facts_at_start(environment, bound)
     parameters = tuple(_parameter(parameter, answers, facts) for parameter in procedure.parameters)
     facts |= {choice.name: _fact(choice) for choice in parameters}
     steps = [step for step in procedure.steps if step.numbered and not step.aside]

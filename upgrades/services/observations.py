@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from upgrades.domain import run_events as e
 from upgrades.domain.event_rule import APPLICATION_STARTED
+from upgrades.domain.exposure import marks_due
 from upgrades.domain.procedure import ClientsGate, Procedure
 from upgrades.domain.run import Watch, active_watches, watched_totals
 from upgrades.domain.run_events import RunEvent
@@ -35,6 +36,7 @@ def since(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEvent]
     yield from _totals(run, procedure, state)
     yield from _agents(run, state)
     yield from _facts(run, state)
+    yield from marks_due(procedure, state, timezone.now())
 
 
 def _lines(run: Run, state: RunState, watch: Watch) -> Iterator[RunEvent]:
@@ -66,8 +68,6 @@ def _lines(run: Run, state: RunState, watch: Watch) -> Iterator[RunEvent]:
             )
 
 
-def _behind_watermark(run: Run, watch: Watch) -> Iterator[LogLine]:
-    wanted = Q(kind=LogLine.Kind.EVENT, event__in=watch.events) | Q(
 def _is_set_aside(state: RunState, watch: Watch, line: LogLine) -> bool:
     recorded = state.gates.get(watch_key(watch.id))
     return recorded is not None and any(
@@ -76,6 +76,8 @@ def _is_set_aside(state: RunState, watch: Watch, line: LogLine) -> bool:
     )
 
 
+def _behind_watermark(run: Run, watch: Watch) -> Iterator[LogLine]:
+    wanted = Q(kind=LogLine.Kind.EVENT, event__in=watch.events) | Q(
         kind__in=(LogLine.Kind.GAP, LogLine.Kind.UNREADABLE)
     )
     lines = (

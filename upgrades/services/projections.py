@@ -248,4 +248,4 @@ def rebuild(run_id: int) -> None:
     run.starter_id, run.starter_name = state.starter.id, state.starter.name
     run.started_at = state.started_at
     run.save(update_fields=["title", "rehearsal", "change", "starter_id", "starter_name", "started_at"])
-    project(run, procedure_of(run.procedure), None, state, newest)
+    project(run, procedure_of(run.procedure, state.started), None, state, newest)

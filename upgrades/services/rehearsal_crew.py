@@ -185,7 +185,8 @@ class Rehearsal:
 
     def look(self) -> tuple[Procedure, RunState]:
         run = Run.objects.select_related("procedure").get(pk=self.run_id)
-        return procedure_of(run.procedure), fold(event_store.load(self.run_id))
+        state = fold(event_store.load(self.run_id))
+        return procedure_of(run.procedure, state.started), state
 
     def turn(self) -> list[str]:
         """What the crew did this time, a line each."""

@@ -21,11 +21,12 @@ from django.utils import timezone
 from upgrades.adapters import event_store
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
+from upgrades.domain.environment import LCA
 from upgrades.domain.procedure import Procedure
 from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn, Refused
 from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
 from upgrades.domain.run_state import RunState, begin, evolve, fold
-from upgrades.models import Application, CommandReceipt, Environment, Run
+from upgrades.models import Application, CommandReceipt, Environment, Host, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import observations, projections, register
 from upgrades.services.people import actor_for
@@ -60,6 +61,12 @@ def _locked(run_id: int) -> Run:
         raise NoSuchRun("There is no such run, or you have no role in its environment.") from None
 
 
+def _loaded(run: Run) -> tuple[Procedure, RunState]:
+    """The procedure as this run carries it out, and where the run stands."""
+    state = fold(event_store.load(run.pk))
+    return procedure_of(run.procedure, state.started), state
+
+
 def act(*, run_id: int, command: core.Command, by: AbstractUser, command_id: UUID) -> Done:
     """Carry out a person's command, or raise the `Refused` that says why not. Refused rights go on the record."""
     if isinstance(command, core.Begin) and _is_operator(run_id, by):
@@ -71,6 +78,12 @@ def act(*, run_id: int, command: core.Command, by: AbstractUser, command_id: UUI
         raise
 
 
+def _is_operator(run_id: int, by: AbstractUser) -> bool:
+    """Before agents are asked anything; whether it may be done is decided under the lock."""
+    run = Run.objects.select_related("environment").filter(pk=run_id).first()
+    return run is not None and "operator" in actor_for(by, run.environment).roles
+
+
 @transaction.atomic
 def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID) -> Done:
     run = _locked(run_id)
@@ -78,16 +91,10 @@ def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID)
     if not actor.roles:
         raise NoSuchRun("There is no such run, or you have no role in its environment.")
     name = type(command).__name__
-def _is_operator(run_id: int, by: AbstractUser) -> bool:
-    """Before agents are asked anything; whether it may be done is decided under the lock."""
-    run = Run.objects.select_related("environment").filter(pk=run_id).first()
-    return run is not None and "operator" in actor_for(by, run.environment).roles
-
-
     earlier = _earlier(command_id, run_id, actor, name)
     if earlier is not None:
         return earlier
-    procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+    procedure, state = _loaded(run)
     if isinstance(command, core.Begin):
         command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
     events = core.decide(procedure, state, command, actor)
@@ -119,7 +126,7 @@ def record_refusal(run_id: int, command: core.Command, by: AbstractUser, refusal
     """Put on the record that this person tried what only others may do."""
     with transaction.atomic():
         run = _locked(run_id)
-        procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+        procedure, state = _loaded(run)
         refused = e.AttemptRefused(act=type(command).__name__, reason=refusal.message[:500])
         _store(run, procedure, state, [(actor_for(by, run.environment), [refused])])
 
@@ -204,6 +211,10 @@ def _apply_effects(run: Run, state: RunState, recorded: Iterable[Recorded]) -> N
             Application.objects.filter(environment=run.environment_id, name=bound.application).update(
                 **{field: event.value}
             )
+            if bound.application_type == LCA and field == "version":
+                Host.objects.filter(environment=run.environment_id, name=bound.host).update(
+                    lca_version=event.value
+                )
 
 
 def announce_environment(environment_id: int) -> None:
@@ -286,7 +297,7 @@ def report(run_id: int, events: Sequence[RunEvent]) -> bool:
 @transaction.atomic
 def _advance(run_id: int, more: tuple[RunEvent, ...] = ()) -> bool:
     run = _locked(run_id)
-    procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+    procedure, state = _loaded(run)
     if state.is_over:
         return False
     now = timezone.now()
@@ -305,8 +316,8 @@ def _step_to_begin(run_id: int) -> core.Begin | None:
     run = Run.objects.select_related("procedure").get(pk=run_id)
     if not run.waits_for_worker:
         return None
-    state = fold(event_store.load(run_id))
-    step = core.begins_with_watermark(procedure_of(run.procedure), state)
+    procedure, state = _loaded(run)
+    step = core.begins_with_watermark(procedure, state)
     if step is None:
         return None
     return core.Begin(step=step.id, visit=state.steps[step.id].visit)
@@ -317,7 +328,7 @@ def _begin_watched(run_id: int, command: core.Begin) -> bool:
     command = _with_watermarks(run_id, command)
     with transaction.atomic():
         run = _locked(run_id)
-        procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+        procedure, state = _loaded(run)
         command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
         try:
             events = core.decide(procedure, state, command, WORKER)
@@ -333,7 +344,7 @@ def _with_watermarks(run_id: int, command: core.Begin) -> core.Begin:
     run = Run.objects.select_related("procedure").filter(pk=run_id).first()
     if run is None:
         return command
-    procedure, state = procedure_of(run.procedure), fold(event_store.load(run_id))
+    procedure, state = _loaded(run)
     if not procedure.has_step(command.step):
         return command
     names = core.watched_at(state, procedure.step(command.step))

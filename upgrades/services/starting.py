@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractUser
@@ -12,15 +11,18 @@ from django.db import transaction
 from django.utils import timezone
 
 from upgrades.domain import run_events as e
+from upgrades.domain.answers import answer_of
 from upgrades.domain.condition import Fact, Facts, holds
+from upgrades.domain.environment import LCA, Server
 from upgrades.domain.gates import applies
-from upgrades.domain.procedure import ConfirmGate, Parameter, ParameterType, Procedure, Role
+from upgrades.domain.groups import NOBODY, Chosen
+from upgrades.domain.procedure import ConfirmGate, Parameter, Procedure, Role
 from upgrades.domain.refusal import BadInput, NotAllowed
 from upgrades.domain.run_state import begin
-from upgrades.domain.version import NotAVersion, Version
 from upgrades.domain.wording import checked, fill
 from upgrades.models import Application, Environment, ProcedureVersion
-from upgrades.queries.facts import environment_facts, role_facts
+from upgrades.queries.facts import facts_at_start
+from upgrades.queries.groups import members
 from upgrades.queries.procedures import newest, procedure_of
 from upgrades.services import claims, planning, rehearsals, runs
 from upgrades.services.people import actor_for
@@ -120,12 +122,13 @@ def _target(procedure: Procedure, environment: Environment, answers: Answers) ->
 
 def _check(
     environment: Environment, procedure: Procedure, answers: Answers
-) -> tuple[dict[str, Application], dict[str, Fact]]:
-    """The bound applications and all facts at the start; every mistake at once."""
+) -> tuple[dict[str, Application], dict[str, Fact], Chosen]:
+    """The bound applications, all facts at the start and the members of groups; every mistake at once."""
     mistakes: dict[str, str] = {}
     bound = _bound(environment, procedure, answers, mistakes)
-    facts = role_facts(bound) | environment_facts(environment, bound.values())
+    facts = facts_at_start(environment, bound)
     facts |= _parameters(procedure, answers, facts, mistakes)
+    chosen = Chosen({}, {}) if mistakes else _members(environment, procedure, bound, facts, mistakes)
     _confirmed(procedure, answers, mistakes)
     if (
         not mistakes
@@ -141,7 +144,27 @@ def _check(
         mistakes["change"] = mistake.message
     if mistakes:
         raise BadAnswers(mistakes)
-    return bound, facts
+    return bound, facts, chosen
+
+
+def _members(
+    environment: Environment,
+    procedure: Procedure,
+    bound: Mapping[str, Application],
+    facts: Facts,
+    mistakes: dict[str, str],
+) -> Chosen:
+    try:
+        chosen = members(environment, procedure, bound, facts)
+    except BadInput as mistake:
+        mistakes[f"parameter-{mistake.field}" if mistake.field else "groups"] = mistake.message
+        return Chosen({}, {})
+    selective = [group for group in procedure.groups if group.when is not None]
+    if selective and not any(chosen.groups[group.name] for group in selective):
+        mistakes["groups"] = (
+            "Nothing is left to do: everything that this procedure works on is at its target."
+        )
+    return chosen
 
 
 def _bound(
@@ -173,7 +196,7 @@ def _bound(
 
 def unfit(role: Role, application: Application) -> str:
     """Why an application cannot play a role; empty when it can."""
-    if application.type != role.application_type:
+    if application.type not in role.application_types:
         return (
             f"{application.name} is of type {application.type}; “{role.title}” is a {role.application_type}."
         )
@@ -197,35 +220,10 @@ def _parameters(
     for parameter in procedure.parameters:
         stated = answers.parameters.get(parameter.name, default_of(parameter, facts))
         try:
-            found[parameter.name] = _value(parameter, stated, {**facts, **found})
-        except (BadInput, NotAVersion) as mistake:
-            mistakes[f"parameter-{parameter.name}"] = f"{parameter.title}: {mistake}"
+            found[parameter.name] = answer_of(parameter, stated, {**facts, **found})
+        except BadInput as mistake:
+            mistakes[f"parameter-{parameter.name}"] = f"{parameter.title}: {mistake.message}"
     return found
-
-
-def _value(parameter: Parameter, stated: str, facts: Facts) -> Fact:
-    text = checked(stated, what=parameter.title, most=200)
-    if not text:
-        needed = parameter.required
-        if parameter.required_when is not None:
-            needed = holds(parameter.required_when, facts) is not False
-        if needed:
-            raise BadInput("an answer is needed.")
-        return None
-    match parameter.type:
-        case ParameterType.VERSION:
-            return Version.parse(text).text
-        case ParameterType.BOOLEAN:
-            if text not in ("true", "false"):
-                raise BadInput("choose yes or no.")
-            return text == "true"
-        case ParameterType.DATE:
-            try:
-                return date.fromisoformat(text).isoformat()
-            except ValueError:
-                raise BadInput("write a date as 2026-12-31.") from None
-        case ParameterType.TEXT:
-            return text
 
 
 def _confirmed(procedure: Procedure, answers: Answers, mistakes: dict[str, str]) -> None:
@@ -255,7 +253,10 @@ def _open(
     before = runs.started_before(command_id, actor)  # the same form, sent twice at once
     if before is not None:
         return before
-    bound, facts = _check(environment, procedure, answers)
+    bound, facts, chosen = _check(environment, procedure, answers)
+    if procedure.groups:
+        bound |= agents_and_servers(environment, chosen.roles)
+        facts |= facts_at_start(environment, bound) | {f"{NOBODY}.there": False}
     asked = claims.wanted(procedure.component, bound.values())
     claims.refuse_if_held(asked)
     item = planning.item_for(environment, answers.plan_item, procedure.id)
@@ -282,7 +283,9 @@ def _open(
         authors=list(procedure.authors),
         change=answers.change.strip(),
         rehearsal_of=original.name if original is not None else "",
+        groups=chosen.groups,
     )
+    procedure = procedure_of(version, started)
     done = runs.open_run(
         environment=environment,
         procedure_version_id=version.pk,
@@ -297,6 +300,20 @@ def _open(
     planning.attach(done.run, item)
     hurry([application.host_id for application in bound.values()])
     return done
+
+
+def agents_and_servers(environment: Environment, roles: Mapping[str, Server]) -> dict[str, Application]:
+    """The applications that play `roles`. A Local Control Agent is entered when a run first works on it."""
+    hosts = {host.name: host for host in environment.hosts.all()}
+    for server in roles.values():
+        if server.type == LCA:
+            Application.objects.update_or_create(
+                environment=environment,
+                name=server.name,
+                defaults={"host": hosts[server.host], "type": LCA, "version": server.version},
+            )
+    known = {item.name: item for item in environment.applications.select_related("host", "peer")}
+    return {role: known[server.name] for role, server in roles.items()}
 
 
 def _first(procedure: Procedure, started: e.RunStarted, answers: Answers, actor: e.Actor) -> list[e.RunEvent]:

@@ -72,8 +72,8 @@ def run_page(seen: Seen, user: AbstractUser, *, whole_record: bool = False) -> R
     A run that is over always shows everything.
     """
     run = Run.objects.select_related("environment", "procedure").get(pk=seen.run)
-    procedure = procedure_of(run.procedure)
     history = history_of(run)
+    procedure = procedure_of(run.procedure, history.state.started)
     sight = Sight(
         procedure=procedure,
         history=history.events,
