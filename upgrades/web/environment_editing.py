@@ -286,20 +286,22 @@ def _kind(word: str) -> Kind:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def edit_record(request: HttpRequest, environment_id: int, kind: str, record_id: int = 0) -> HttpResponse:
+def edit_record(
+    request: HttpRequest, environment_id: int, kind: str, record_id: int | None = None
+) -> HttpResponse:
     """Add a record (no number), change it, or remove it (`do=remove`)."""
     environment = administered(request, environment_id)
     what = _kind(kind)
-    record = _record(environment, what, record_id) if record_id else None
+    record = _record(environment, what, record_id) if record_id is not None else None
     if request.method == "POST" and request.POST.get("do") == "remove" and record is not None:
-        return _remove(request, environment, record, record_id)
+        return _remove(request, environment, record)
     form, status = _record_form(request, environment, what, record)
     if request.method == "POST" and status == 200:
         answer = _save(request, environment, form, record.name if record else "")
         if isinstance(answer, HttpResponse):
             return answer
         status = answer
-    return _record_page(request, environment, form, record, record_id, status)
+    return _record_page(request, environment, form, record, status)
 
 
 def _record_page(
@@ -307,7 +309,6 @@ def _record_page(
     environment: Environment,
     form: RecordForm,
     record: Record | None,
-    record_id: int,
     status: int,
 ) -> HttpResponse:
     context = {
@@ -315,14 +316,13 @@ def _record_page(
         "form": form,
         "kind": form.kind,
         "record": record,
-        "record_id": record_id,
         "seen": record.digest() if record else "",
         "components": COMPONENTS,
     }
     return render(request, "upgrades/environments/edit_record.html", context, status=status)
 
 
-def _remove(request: HttpRequest, environment: Environment, record: Record, record_id: int) -> HttpResponse:
+def _remove(request: HttpRequest, environment: Environment, record: Record) -> HttpResponse:
     asked = RecordForm(environment, record.kind, request.POST)
     asked.is_valid()  # only the two hidden fields were sent
     values = asked.cleaned_data
@@ -342,7 +342,7 @@ def _remove(request: HttpRequest, environment: Environment, record: Record, reco
         form = RecordForm(environment, record.kind, shown)
         form.is_valid()
         status = form.take(refusal)
-        return _record_page(request, environment, form, record, record_id, status)
+        return _record_page(request, environment, form, record, status)
     messages.success(request, f"{record.name} is removed. The change is on record.")
     return _back(environment, record.kind)
 
