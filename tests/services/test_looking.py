@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from django.utils import timezone
 
-from tests.factories import frankfurt
+from tests.factories import make_environment
 from upgrades.adapters.agent_client import ApplicationLogs, Health, Logs, Origin, Process
 from upgrades.models import Agent, ProcessChange
 from upgrades.services import agents
@@ -16,16 +16,7 @@ ORIGIN = Origin("fra-cfg-01", "b" * 32, datetime(2026, 11, 24, tzinfo=UTC), 0.0)
 
 @pytest.fixture
 def agent():
-    environment = frankfurt()
-    host = environment.hosts.get(name="fra-cfg-01")
-    return Agent.objects.filter(host=host).first() or Agent.objects.create(
-        environment=environment,
-        host=host,
-        agent_id=host.name,
-        url="http://127.0.0.1:1",
-        key_id="k1",
-        secret="0" * 64,
-    )
+    return Agent.objects.get(environment=make_environment(), host__name="fra-cfg-01")
 
 
 def look(agent, state):
