@@ -372,7 +372,7 @@ def _clients(sight: Sight, step: Step, gate: ClientsGate) -> dict[str, Any]:
         proof = "reconnection"
     elif verdict(sight.procedure, state, step, gate).is_met:
         proof = "totals"
-    wanted = f"{before} or more" if before is not None else "the count of the other"
+    wanted = f"{before} or more" if before is not None else "all of them"
     return {
         "totals": (
             Total(leaving, before, state.totals.get(leaving, (None, 0))[0], "0"),
