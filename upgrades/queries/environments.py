@@ -11,6 +11,7 @@ from django.contrib.auth.models import AbstractUser
 
 from upgrades.models import Agent, Application, Environment, Host, Membership, Run, RunBurden, Target
 from upgrades.queries.access import roles_in, visible_environments
+from upgrades.queries.environment_watch import FindingView, standing_findings
 from upgrades.queries.offers import Offer, offers
 from upgrades.queries.run_lines import OVER, RunLine, run_lines
 from upgrades.queries.topology import AgentView, Topology, VersionView, agent_view, reach, topology
@@ -197,6 +198,7 @@ class EnvironmentPage:
     open_runs: tuple[RunLine, ...]
     past_runs: tuple[RunLine, ...]
     more_past_runs: bool
+    findings: tuple[FindingView, ...]
     burdens: tuple[BurdenLine, ...]
     offers: tuple[Offer, ...]
     targets: tuple[tuple[str, str], ...]
@@ -242,6 +244,7 @@ def environment_page(
         open_runs=run_lines(runs.exclude(status__in=OVER)),
         past_runs=run_lines(past[:PAST_RUNS]),
         more_past_runs=len(past) > PAST_RUNS,
+        findings=standing_findings(environment),
         burdens=_burden_lines(environment, person),
         offers=offers(environment) if environment.rehearsal_of_id is None else (),
         targets=tuple(sorted((target.component, target.version) for target in environment.targets.all())),

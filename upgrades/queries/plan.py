@@ -13,11 +13,12 @@ from upgrades.domain.environment import OpenRun, Picture
 from upgrades.domain.feature_freeze import freeze
 from upgrades.domain.plan import STAGES, Expectation, Freeze, Item, Notice, Part, Plan
 from upgrades.domain.plan_of_record import Change, Recorded, differences, is_done, parts_done
+from upgrades.domain.procedure import Procedure
 from upgrades.domain.record import digest
 from upgrades.models import Environment, PlanItem, PlanOfRecord, ProcedureVersion, Run
 from upgrades.queries.access import roles_in, visible_runs
 from upgrades.queries.environment_facts import OVER, expectations, open_runs_of, picture_of
-from upgrades.queries.offers import newest_versions
+from upgrades.queries.offers import newest_versions, proposed
 
 PAST_RUNS = 200  # of all procedures together, that expectations are made from
 
@@ -90,6 +91,28 @@ def plan_with_work(environment: Environment, picture: Picture) -> int | None:
     if record is None or all(is_done(recorded(item), picture) for item in record.items.all()):
         return None
     return record.number
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the start dialog is filled with for an item of the plan: application per role, text per parameter."""
+
+    item: int
+    bindings: dict[str, int]
+    parameters: dict[str, str]
+
+
+def proposal_of(environment: Environment, item_id: int, procedure: Procedure) -> Proposal | None:
+    """The proposal for an item of the plan in force; None when it is not one. Other roles stay as they are proposed."""
+    item = PlanItem.objects.filter(pk=item_id, plan__environment=environment, plan__replaced_at=None).first()
+    if item is None:
+        return None
+    names = item.key.removeprefix("server:").split("+")
+    servers = list(environment.applications.filter(name__in=names).select_related("host", "peer"))
+    bound = proposed(procedure, servers)
+    hosts = ", ".join(part["name"] for part in item.hosts)
+    lists = {group.only: hosts for group in procedure.groups if group.only and hosts}
+    return Proposal(item.pk, {role: application.pk for role, application in bound.items()}, lists)
 
 
 # The page.

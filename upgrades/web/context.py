@@ -15,6 +15,7 @@ _SECTIONS = {
     "environments": "environments",
     "environment": "environments",
     "start-run": "environments",
+    "plan": "environments",
     "simulated": "environments",
     "new-environment": "environments",
     "edit-environment": "environments",

@@ -19,6 +19,7 @@ from upgrades.domain.procedure import ParameterType
 from upgrades.domain.refusal import NotAllowed, Refused
 from upgrades.models import Environment, ProcedureVersion
 from upgrades.queries.access import roles_in
+from upgrades.queries.plan import proposal_of
 from upgrades.queries.procedures import newest, procedure_of
 from upgrades.queries.start_dialog import (
     ParameterChoice,
@@ -43,6 +44,7 @@ class StartForm(forms.Form):
     """The fields of a dialog: `role-<name>`, `parameter-<name>`, `confirm-<gate>` with `text-<gate>`, and the rest."""
 
     command_id = forms.UUIDField(widget=forms.HiddenInput)
+    plan_item = forms.IntegerField(required=False, widget=forms.HiddenInput)
     kind = forms.ChoiceField(
         widget=forms.RadioSelect,
         label="Rehearsal or live?",
@@ -108,6 +110,7 @@ class StartForm(forms.Form):
             "rehearsal": given["kind"] == "rehearsal",
             "change": given["change"],
             "command_id": given["command_id"],
+            "plan_item": given["plan_item"],
         }
 
     def take_mistakes(self, mistakes: Mapping[str, str]) -> None:
@@ -157,7 +160,8 @@ def start(request: HttpRequest, environment_id: int, procedure: str) -> HttpResp
             "An administrator of the environment can give it."
         )
     if request.method != "POST":
-        form = StartForm(_dialog(request, environment, version), initial={"command_id": uuid4()})
+        initial = {"command_id": uuid4(), **_planned(environment, version, request.GET.get("plan-item", ""))}
+        form = StartForm(_dialog(request, environment, version), initial=initial)
         return _page(request, environment, form)
     dialog = _dialog(request, environment, version, request.POST)
     if "look" in request.POST:
@@ -177,6 +181,21 @@ def _version(environment: Environment, procedure: str) -> ProcedureVersion:
         return newest(procedure)
     except ProcedureVersion.DoesNotExist:
         raise Http404("No procedure is published under this name.") from None
+
+
+def _planned(environment: Environment, version: ProcedureVersion, item: str) -> dict[str, Any]:
+    """What the dialog is filled with when it was opened from an item of the plan; empty for any other item."""
+    if not (item.isascii() and item.isdigit()):
+        return {}
+    proposal = proposal_of(environment, int(item[:18]), procedure_of(version))
+    if proposal is None:
+        return {}
+    roles = {f"role-{role}": application for role, application in proposal.bindings.items()}
+    return {
+        "plan_item": proposal.item,
+        **roles,
+        **{f"parameter-{n}": t for n, t in proposal.parameters.items()},
+    }
 
 
 def _dialog(

@@ -7,6 +7,7 @@ from upgrades.web import (
     environment_editing,
     environment_import,
     environments,
+    plans,
     procedures,
     runs,
     runs_list,
@@ -26,6 +27,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "environments/<int:environment_id>/board/", environments.environment_board, name="environment-board"
     ),
     path("environments/<int:environment_id>/start/<slug:procedure>/", starting.start, name="start-run"),
+    path("environments/<int:environment_id>/plan/", plans.show_plan, name="plan"),
     path("environments/<int:environment_id>/simulated/", simulated.act, name="simulated"),
     path(
         "environments/<int:environment_id>/edit/",
