@@ -1,0 +1,297 @@
+"""The report of a run: what an auditor asks of one change, readable without the application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from upgrades.domain import run_events as e
+from upgrades.domain.report import Report, Table, moment
+from upgrades.domain.run_events import Recorded
+from upgrades.queries.run_page import RunPage
+from upgrades.queries.run_page.sight import clock, spoken
+
+REHEARSAL = "Rehearsal on simulated servers. Nothing in this report happened in the real environment."
+
+
+@dataclass(slots=True)
+class Person:
+    """Somebody who acted in the run, with the name and the roles that the record has for each act."""
+
+    id: str
+    name: str
+    kind: str
+    first: datetime
+    last: datetime
+    roles: list[str] = field(default_factory=list)
+    acts: int = 0
+
+
+def people(history: Iterable[Recorded]) -> list[Person]:
+    """Everybody who acted, in the order of their first act, with the rights as they were then."""
+    found: dict[str, Person] = {}
+    for item in history:
+        by = item.by
+        person = found.setdefault(by.id, Person(by.id, by.name, by.kind, item.at, item.at))
+        person.last, person.acts = item.at, person.acts + 1
+        held = ", ".join(by.roles) or "none"
+        if held not in person.roles:
+            person.roles.append(held)
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A signature or a refusal to sign: how long it took, and whether evidence was opened before."""
+
+    at: datetime
+    by: str
+    what: str
+    roles: str
+    waited: str
+    opened: int
+    words: str
+    digest: str
+
+
+def decisions(history: Sequence[Recorded], opened: Mapping[str, Sequence[datetime]]) -> list[Decision]:
+    """Every approval and every decision on a deviation. `opened`: when each person opened evidence of this run."""
+    asked: dict[tuple[str, object], datetime] = {}
+    found = []
+    for item in history:
+        match item.event:
+            case e.StepEntered(step=step, visit=visit):
+                asked[step, visit] = item.at
+            case e.DeviationAsked(number=number):
+                asked["deviation", number] = item.at
+            case e.ApprovalSigned(step=step, visit=visit, comment=words, digest=digest):
+                found.append(
+                    _decision(item, f"approves {step}", asked.get((step, visit)), opened, words, digest)
+                )
+            case e.ApprovalRejected(step=step, visit=visit, reason=words, digest=digest):
+                found.append(
+                    _decision(item, f"rejects {step}", asked.get((step, visit)), opened, words, digest)
+                )
+            case e.DeviationSigned(number=number, comment=words):
+                since = asked.get(("deviation", number))
+                found.append(_decision(item, f"signs deviation {number}", since, opened, words))
+            case e.DeviationRejected(number=number, reason=words):
+                since = asked.get(("deviation", number))
+                found.append(_decision(item, f"rejects deviation {number}", since, opened, words))
+            case _:
+                pass
+    return found
+
+
+def _decision(
+    item: Recorded,
+    what: str,
+    since: datetime | None,
+    opened: Mapping[str, Sequence[datetime]],
+    words: str,
+    digest: str = "",
+) -> Decision:
+    before = [at for at in opened.get(item.by.id, ()) if at <= item.at]
+    waited = spoken((item.at - since).total_seconds()) if since else ""
+    return Decision(item.at, item.by.name, what, ", ".join(item.by.roles), waited, len(before), words, digest)
+
+
+def run_report(
+    page: RunPage,
+    history: Sequence[Recorded],
+    opened: Mapping[str, Sequence[datetime]],
+    *,
+    number: int | None,
+) -> Report:
+    """The report. `number` is the run's in the gap-free list of its environment."""
+    return Report(
+        kind="Report of a rehearsal" if page.rehearsal else "Report of a run",
+        title=page.title,
+        warning=REHEARSAL if page.rehearsal else "",
+        facts=_facts(page, number),
+        tables=(
+            _burdens(page),
+            _steps(page),
+            _decisions(history, opened),
+            _deviations(page),
+            _lapsed(page),
+            _notes(page),
+            _evidence(page),
+            _people(history),
+            _record(page),
+        ),
+        foot=f"Run {page.id} · newest event {page.head}",
+    )
+
+
+def _facts(page: RunPage, number: int | None) -> tuple[tuple[str, str], ...]:
+    servers = ", ".join(
+        server.name for pair in page.pairs for server in (pair.left, pair.right) if server is not None
+    )
+    rows = [
+        ("Run", f"{page.id}, number {number} in the list of its environment" if number else f"{page.id}"),
+        ("Environment", f"{page.environment} (simulated)" if page.simulated else page.environment),
+        ("State", f"{page.status_text}. {page.ending}" if page.status == "aborted" else page.status_text),
+        ("Change", page.change or "none was named"),
+        ("Procedure", f"{page.procedure}, version {page.procedure_version} of {page.procedure_id}"),
+        ("Text of the procedure", f"SHA-256 {page.procedure_hash}"),
+        ("Servers", servers),
+        ("Started", f"{moment(page.started_at)} UTC by {page.starter}"),
+        ("Ended", f"{moment(page.ended_at)} UTC, after {page.took}" if page.ended_at else "still open"),
+        ("Steps", page.position),
+        ("Newest event", page.head),
+    ]
+    return tuple(rows)
+
+
+def _burdens(page: RunPage) -> Table:
+    closed = [
+        (
+            row.title,
+            moment(row.since),
+            moment(row.closed_at),
+            row.took,
+            f"{row.closed_by}. {row.text}".strip(" ."),
+        )
+        for row in page.closed
+    ]
+    still = [
+        (
+            row.title,
+            moment(row.since),
+            "open",
+            "",
+            f"taken over by {row.owner}" if row.owner else "nobody has taken it over",
+        )
+        for row in page.burdens
+    ]
+    columns = ("What", "From (UTC)", "To (UTC)", "Length", "By")
+    return Table("Exposures and duties", columns, (32, 17, 17, 10, 24), (*closed, *still))
+
+
+def _steps(page: RunPage) -> Table:
+    rows = tuple(
+        (
+            account.number.strip("–"),
+            account.title,
+            account.state if account.visit == 1 else f"{account.state}, time {account.visit}",
+            moment(account.begun_at) + (f"\n{account.begun_by}" if account.begun_by else ""),
+            moment(account.ended_at) + (f"\n{account.ended_by}" if account.ended_by else ""),
+            "\n".join(
+                part
+                for part in (account.reason, *(f"{row.label}: {row.value}" for row in account.proof))
+                if part
+            ),
+        )
+        for account in page.accounts
+    )
+    columns = ("", "Step", "Result", "Begun (UTC)", "Ended (UTC)", "Proof")
+    return Table("Steps", columns, (4, 20, 10, 17, 17, 32), rows, "No step has ended.")
+
+
+def _decisions(history: Sequence[Recorded], opened: Mapping[str, Sequence[datetime]]) -> Table:
+    rows = tuple(
+        (
+            moment(item.at),
+            f"{item.by}\n{item.roles}",
+            item.what,
+            item.waited,
+            f"{item.opened}",
+            "\n".join(part for part in (item.words, f"digest {item.digest}" if item.digest else "") if part),
+        )
+        for item in decisions(history, opened)
+    )
+    columns = ("Time (UTC)", "Who, with the roles then", "Decision", "After", "Opened", "Words")
+    text = (
+        "After: since the step or the request stood there. "
+        "Opened: how often the person had opened evidence of this run before."
+    )
+    return Table(
+        "Approvals and decisions",
+        columns,
+        (15, 19, 18, 10, 8, 30),
+        rows,
+        "None was asked for, or none was given.",
+        text,
+    )
+
+
+def _deviations(page: RunPage) -> Table:
+    rows = tuple(
+        (
+            f"{row.number}",
+            row.what,
+            row.reason,
+            f"{row.asked_by}\n{moment(row.asked_at)}",
+            f"{row.status}\n{row.decided_by}",
+        )
+        for row in page.deviations
+    )
+    columns = ("", "What", "Reason", "Asked (UTC)", "Decision")
+    return Table("Deviations", columns, (5, 25, 36, 19, 15), rows)
+
+
+def _lapsed(page: RunPage) -> Table:
+    rows = tuple(
+        (moment(item.at), item.by, f"{item.step}, {item.title}".strip(", "), item.comment)
+        for item in page.signatures
+        if not item.valid and not item.rejected
+    )
+    return Table("Signatures that lapsed", ("Signed (UTC)", "By", "What", "Words"), (17, 20, 33, 30), rows)
+
+
+def _notes(page: RunPage) -> Table:
+    rows = tuple((moment(note.at), note.by, note.step, note.text) for note in reversed(page.notes))
+    return Table("Notes", ("Time (UTC)", "By", "At", "Text"), (17, 16, 12, 55), rows)
+
+
+def _evidence(page: RunPage) -> Table:
+    rows = tuple(
+        (
+            file.name or "text",
+            f"{file.size}" if file.sha256 else "",
+            file.sha256 or file.text,
+            f"{file.by}\n{moment(file.at)}",
+            file.step,
+        )
+        for file in page.files
+    )
+    return Table(
+        "Evidence", ("File", "Bytes", "SHA-256, or the text", "By (UTC)", "Step"), (22, 10, 38, 18, 12), rows
+    )
+
+
+def _people(history: Sequence[Recorded]) -> Table:
+    rows = tuple(
+        (
+            person.name,
+            person.id,
+            "\nthen ".join(person.roles),
+            f"{person.acts}",
+            moment(person.first),
+            moment(person.last),
+        )
+        for person in people(history)
+    )
+    columns = ("Name then", "Id", "Roles then", "Events", "First (UTC)", "Last (UTC)")
+    return Table("Who acted, with the rights as they were then", columns, (20, 14, 22, 8, 18, 18), rows)
+
+
+def _record(page: RunPage) -> Table:
+    rows = tuple(
+        (
+            f"{entry.seq}",
+            moment(entry.at),
+            entry.by,
+            f"{entry.text}\n{entry.quote}" if entry.quote else entry.text,
+        )
+        for entry in reversed(page.record)
+    )
+    text = f"{len(rows)} events, each chained to the one before by SHA-256; events.jsonl has them as they were hashed."
+    return Table("Record", ("", "Time (UTC)", "Who", "What"), (5, 17, 18, 60), rows, text=text)
+
+
+def duration(since: datetime, until: datetime) -> str:
+    """“1:04:09” between two times."""
+    return clock(until - since)
