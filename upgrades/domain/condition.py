@@ -17,7 +17,7 @@ Facts = Mapping[str, Fact]
 
 _TOKEN = re.compile(r"\s*(<=|>=|!=|=|<|>|\(|\)|[A-Za-z0-9][A-Za-z0-9._-]*)", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
-_RESERVED = ("and", "or", "not")
+_RESERVED = ("and", "or", "not", "in")
 _DEEPEST = 20  # brackets and nots within each other
 _NAME = re.compile(r"[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)*", re.ASCII)
 _COMPARISONS: dict[str, Callable[[Version, Version], bool]] = {
@@ -25,6 +25,7 @@ _COMPARISONS: dict[str, Callable[[Version, Version], bool]] = {
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
+    "in": Version.is_of,  # `old.version in 8.1.3`: it belongs to that release
 }
 
 
@@ -112,6 +113,33 @@ def renamed(condition: Condition, name: Callable[[str], str]) -> Condition:
             return All(tuple(renamed(part, name) for part in parts))
         case AnyOf(parts):
             return AnyOf(tuple(renamed(part, name) for part in parts))
+
+
+def settled(condition: Condition, known: Mapping[str, bool]) -> Condition | bool:
+    """What is left to ask when these facts are known for good; True or False when nothing is."""
+    match condition:
+        case Is(name):
+            return known.get(name, condition)
+        case Not(inner):
+            left = settled(inner, known)
+            return not left if isinstance(left, bool) else Not(left)
+        case All(parts):
+            return _joined(All, [settled(part, known) for part in parts], decisive=False)
+        case AnyOf(parts):
+            return _joined(AnyOf, [settled(part, known) for part in parts], decisive=True)
+        case Compare():
+            return condition
+
+
+def _joined(
+    kind: type[All] | type[AnyOf], parts: list[Condition | bool], *, decisive: bool
+) -> Condition | bool:
+    if decisive in [part for part in parts if isinstance(part, bool)]:
+        return decisive
+    left = tuple(part for part in parts if not isinstance(part, bool))
+    if not left:
+        return not decisive
+    return left[0] if len(left) == 1 else kind(left)
 
 
 def _compare(condition: Compare, facts: Facts) -> bool | None:

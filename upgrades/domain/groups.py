@@ -68,7 +68,7 @@ def choose(
     """Who belongs to the procedure's groups, in the order of the work. `bound` are the dialog's roles with the names
     of their applications, `facts` its answers. `BadInput` when the picture does not allow to tell.
 
-    The order within a group is by name of the host; what comes first among groups is the order of the text.
+    Hosts come in the order of `runs` (LCA-2 before LCA-3 before LCA-4), by name within it.
     """
     picture = sorted(servers, key=lambda server: (server.host, server.name))
     by_name = {server.name: server for server in picture}
@@ -102,9 +102,14 @@ def _members(
         return sorted(pair, key=lambda server: runs_as(server) == "primary")  # ML-1: the backup first
     found = [server for server in picture if server.type == group.application_type]
     found = [server for server in found if _on_wanted_host(group, server, picture, facts)]
-    if group.beside:
-        found = [server for server in found if _runs(beside(group, server, picture)) in group.runs]
-    return [server for server in found if _wanted(group, server, facts)]
+    found = [server for server in found if _wanted(group, server, facts)]
+    if not group.beside:
+        return found
+    companions = {server.name: _runs(beside(group, server, picture)) for server in found}
+    return sorted(
+        (server for server in found if companions[server.name] in group.runs),
+        key=lambda server: group.runs.index(companions[server.name]),
+    )
 
 
 def _on_wanted_host(
@@ -220,7 +225,7 @@ def expand(
         repeated |= named
         for member in groups.get(name, ()):
             copier = _Copier(member, frozenset(step.id for step in block), remember)
-            steps += [copier.step(step) for step in block]
+            steps += [copier.step(step) for step in block if copier.has_part_in(step)]
             copiers.append((named, copier))
     return replace(
         procedure,
@@ -291,6 +296,12 @@ class _Copier:
         self.member = member
         self.block = block
         self.remember = remember
+        self.there = {f"{part}.there": part in member for part in PARTS}
+
+    def has_part_in(self, part: object) -> bool:
+        """False when `part` surely asks for a companion or a peer that this member has not, or for none where it has."""
+        when: c.Condition | None = getattr(part, "when", None)
+        return when is None or c.settled(when, self.there) is not False
 
     def step(self, step: Step) -> Step:
         copied: Step = self.copy(step)
@@ -326,13 +337,19 @@ class _Copier:
             case c.Is() | c.Compare() | c.Not() | c.All() | c.AnyOf():
                 return c.renamed(part, self.fact)
             case tuple():
-                return tuple(self.copy(inner) for inner in part)
+                return tuple(self.copy(inner) for inner in part if self.has_part_in(inner))
             case _ if is_dataclass(part) and not isinstance(part, type):
                 values = {item.name: self.copy(getattr(part, item.name)) for item in fields(part)}
-                made = replace(part, **{**values, **self.references(part)})
+                made = replace(part, **{**values, **self.references(part), **self.when(part)})
                 self.remember(part, made)
                 return made
         return part
+
+    def when(self, part: Any) -> dict[str, Any]:
+        """The condition of `part` without what is settled for this member."""
+        when: c.Condition | None = getattr(part, "when", None)
+        left = c.settled(when, self.there) if when is not None else True
+        return {} if when is None else {"when": None if left is True else self.copy(left)}
 
     def references(self, part: Any) -> dict[str, Any]:
         """What `part` names beside its texts: roles, facts, and steps, exposures and duties of the block."""

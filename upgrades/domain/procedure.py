@@ -37,7 +37,7 @@ class Group:
 
     Either all of a type, or, with `pair_of`, the server that plays that role and its peer: the running backup first.
     With `beside`, only those on whose host a server of that type stands which runs as one of `runs` (`none`: no such
-    server). `only` names a parameter that lists hosts; empty, it leaves none out.
+    server), in the order in which these are written. `only` names a parameter that lists hosts; empty, it leaves none out.
     """
 
     name: str

@@ -13,20 +13,23 @@ Members = dict[str, list[dict[str, str]]]
 
 
 def sample_groups(procedure: p.Procedure) -> Iterator[Members]:
-    """Members as runs may have them: none, two in every group, and two in one group only."""
+    """Members as runs may have them: none, two in every group, with and without companion and peer, and two in one
+    group only."""
     if not procedure.groups:
         yield {}
         return
     names = [group.name for group in procedure.groups]
     yield {}
     yield {name: _members(name) for name in names}
+    for parts in (PARTS[:1], PARTS[:2]):
+        yield {name: _members(name, parts) for name in names}
     for name in names if len(names) > 1 else ():
         yield {name: _members(name)}
 
 
-def _members(group: str) -> list[dict[str, str]]:
+def _members(group: str, parts: tuple[str, ...] = PARTS) -> list[dict[str, str]]:
     return [
-        {"key": f"{group}-{number}", **{part: f"{group}-{part}-{number}" for part in PARTS}}
+        {"key": f"{group}-{number}", **{part: f"{group}-{part}-{number}" for part in parts}}
         for number in (1, 2)
     ]
 

@@ -86,7 +86,7 @@ GROUP = Record(
         "beside": Key(_APPLICATION_TYPE, help="Only those with a server of this type on their host …"),
         "runs": Key(
             OneOrMore(Choice(("none", "standalone", "primary", "backup"))),
-            help="… that runs as one of these; none: without such a server.",
+            help="… that runs as one of these, in this order; none: without such a server.",
         ),
         "when": Key(
             ConditionText(), help="Only those for which this may hold, such as each.version < target."
