@@ -567,11 +567,14 @@ def difference(
 
 
 def _change(kind: Kind, old: Record | None, new: Record | None) -> Change:
-    pairs = (
-        (field, old[field.name] if old else "", new[field.name] if new else "") for field in FIELDS[kind]
-    )
-    fields = tuple(FieldChange(field.name, field.title, was, now) for field, was, now in pairs if was != now)
-    act = "added" if old is None else "removed" if new is None else "changed"
     shown = old or new
     assert shown is not None
+    nothing = blank(kind, shown.name)  # of what comes or goes, the name and what is as always need no telling
+    pairs = ((field, (old or nothing)[field.name], (new or nothing)[field.name]) for field in FIELDS[kind])
+    fields = tuple(
+        FieldChange(field.name, field.title, was if old is not None else "", now if new is not None else "")
+        for field, was, now in pairs
+        if was != now
+    )
+    act = "added" if old is None else "removed" if new is None else "changed"
     return Change(kind, act, shown.name, fields, old, new)

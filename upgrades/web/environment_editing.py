@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from upgrades.domain.application_type import NUMBERS
-from upgrades.domain.environment_records import FIELDS, LCA, ROLES, TARGETS_ONLY, Kind, Record
+from upgrades.domain.environment_records import FIELDS, LCA, ROLES, TARGETS_ONLY, Kind, Record, blank
 from upgrades.domain.refusal import NotAllowed, Refused
 from upgrades.models import Application, Environment, Host, Target
 from upgrades.queries.access import roles_in
@@ -123,7 +123,7 @@ def _form_field(environment: Environment | None, kind: Kind, name: str, title: s
     common: dict[str, Any] = {"label": title, "required": False, "help_text": HELP.get((kind, name), "")}
     match name:
         case "disaster_recovery" | "uses_lrm" | "dormant":
-            return forms.ChoiceField(choices=YES_NO, widget=forms.RadioSelect, **common)
+            return forms.ChoiceField(choices=YES_NO, widget=forms.RadioSelect, **{**common, "required": True})
         case "single_language":
             return forms.ChoiceField(choices=YES_NO_UNKNOWN, widget=forms.RadioSelect, **common)
         case "role":
@@ -225,11 +225,8 @@ def _record_form(
     if request.method == "POST":
         form = RecordForm(environment, kind, request.POST)
         return form, 200 if form.is_valid() else 400
-    initial = {
-        "command_id": uuid4(),
-        **(record.values if record else {}),
-        "seen": record.digest() if record else "",
-    }
+    shown = record or blank(kind)
+    initial = {"command_id": uuid4(), **shown.values, "seen": record.digest() if record else ""}
     return RecordForm(environment, kind, initial=initial), 200
 
 
