@@ -383,3 +383,13 @@ def test_a_post_without_the_token_is_refused(environment, admin, name):
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(admin)
     assert strict.post(url(name, environment), {}).status_code == 403
+
+
+def test_the_pages_of_environments_lead_here(page, client, environment):
+    assert url("edit-environment", environment) in page.get(url("environment", environment)).content.decode()
+    assert reverse("new-environment") in page.get(reverse("environments")).content.decode()
+    client.force_login(make_user("auditor", environment=environment))
+    shown = client.get(url("environment", environment)).content.decode()
+    assert url("edit-environment", environment) not in shown
+    assert url("environment-changes", environment) in shown
+    assert reverse("new-environment") not in client.get(reverse("environments")).content.decode()

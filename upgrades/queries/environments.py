@@ -55,6 +55,11 @@ class EnvironmentList:
     environments: tuple[EnvironmentCard, ...]
     rehearsals: tuple[EnvironmentCard, ...]
 
+    @property
+    def may_create(self) -> bool:
+        """An administrator of any environment may make another one."""
+        return any("administrator" in card.roles for card in self.environments)
+
 
 def environment_list(user: AbstractUser, now: datetime) -> EnvironmentList:
     """All environments that the person may see; rehearsals apart, and only while their run is open."""
