@@ -70,11 +70,15 @@ def export_bundle(run_id: int, by: AbstractUser) -> Bundle:
     now = timezone.now()
     taken = _take(seen, by)
     writer = _Writer()
-    _write(writer, taken, now, by)
-    manifest = writer.manifest(taken.run, taken.report, now, by)
-    record_exported(taken.run, by, manifest=sha256(manifest).hexdigest(), events=len(taken.links))
-    kind = "rehearsal" if taken.run.rehearsal else "run"
-    return writer.finish(manifest, f"{kind}-{run_id}-record.zip")
+    try:
+        _write(writer, taken, now, by)
+        manifest = writer.manifest(taken.run, taken.report, now, by)
+        record_exported(taken.run, by, manifest=sha256(manifest).hexdigest(), events=len(taken.links))
+        kind = "rehearsal" if taken.run.rehearsal else "run"
+        return writer.finish(manifest, f"{kind}-{run_id}-record.zip")
+    except BaseException:
+        writer.close()
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,10 @@ class _Writer:
             "by": _name(by),
         }
         return canonical(told).encode()
+
+    def close(self) -> None:
+        self._zip.close()
+        self._file.close()
 
     def finish(self, manifest: bytes, name: str) -> Bundle:
         self._zip.writestr("manifest.json", manifest)
