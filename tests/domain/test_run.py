@@ -235,8 +235,8 @@ def test_exposures_open_and_close_where_the_source_says():
     assert seen == {
         "replace-folder": ["read-only"],
         "launch-new": ["no-switchover", "not-redundant", "read-only"],
-        "stop-old": ["no-switchover", "not-redundant", "read-only"],
-        "install-remaining": ["client-downtime", "no-switchover", "not-redundant", "read-only"],
+        "stop-old": ["not-redundant", "read-only"],
+        "install-remaining": ["client-downtime", "not-redundant", "read-only"],
         "start-remaining": ["no-switchover", "not-redundant", "read-only"],
         "stop-upgrade-mode": ["read-only"],
         "start-former": ["no-switchover", "not-redundant", "read-only"],

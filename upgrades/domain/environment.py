@@ -170,11 +170,8 @@ def reaches(version: str, target: str) -> bool | None:
 
 
 def is_release(version: str, release: str) -> bool:
-    """Whether a version belongs to a release of three parts: 8.1.3 is written 8.1.3, 8.1.3.12 and 8.1.300.28."""
+    """`Version.is_of` for texts; false when either is no version."""
     try:
-        parts, wanted = Version.parse(version).parts, Version.parse(release).parts
+        return Version.parse(version).is_of(Version.parse(release))
     except NotAVersion:
         return False
-    if len(parts) < 3 or parts[:2] != wanted[:2]:
-        return False
-    return parts[2] == wanted[2] or (wanted[2] < 10 and parts[2] // 100 == wanted[2])

@@ -49,3 +49,10 @@ class Version:
 
     def __str__(self) -> str:
         return self.text
+
+    def is_of(self, release: Version) -> bool:
+        """Whether it belongs to a release of three parts: 8.1.3 is written 8.1.3, 8.1.3.12 and 8.1.300.28."""
+        mine, wanted = self.parts, release.parts
+        if len(mine) < 3 or len(wanted) < 3 or mine[:2] != wanted[:2]:
+            return False
+        return mine[2] == wanted[2] or (wanted[2] < 10 and mine[2] // 100 == wanted[2])

@@ -33,7 +33,7 @@ LONGEST = 31 * 86400
 MAX_CONDITION = 300
 # Names that are devices on Windows, or mean something else to one of the programs that meet them.
 RESERVED = frozenset(
-    {"con", "prn", "aux", "nul", "all", "any", "none", "null", "true", "false", "and", "or", "not"}
+    {"con", "prn", "aux", "nul", "all", "any", "none", "null", "true", "false", "and", "or", "not", "in"}
     | {"environment", "constructor", "prototype", "each", "beside", "peer", "nobody"}
     | {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 )
@@ -376,7 +376,7 @@ class ConditionText:
         return {
             "type": "string",
             "maxLength": MAX_CONDITION,
-            "description": "A condition over facts: names, not, and, or, brackets, = != < <= > >=.",
+            "description": "A condition over facts: names, not, and, or, brackets, = != < <= > >= in.",
             "examples": ["old.version < 8.5 and not database-upgraded"],
         }
 
