@@ -289,6 +289,11 @@ def test_int_1_a_proxy_does_not_overtake_a_master_that_the_plan_leaves_old():
     assert not found.is_ready
 
 
+def test_int_1_a_proxy_does_not_overtake_a_master_whose_own_target_is_lower():
+    found = item(whole(targets={**TARGETS, PROXY: "8.5.102"}), "proxy3")
+    assert {blocker.sources for blocker in found.blockers} == {("INT-1",)}
+
+
 @pytest.mark.parametrize(
     ("single", "master", "proxy_target", "may"),
     [

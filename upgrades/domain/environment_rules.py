@@ -176,7 +176,7 @@ def _feature_freeze(watched: Watched) -> Iterator[Finding]:
             subject="Configuration Server features",
             tone="wait",
             title="Feature freeze",
-            text="Held by " + listed([f"{holder.name} ({holder.why})" for holder in held.holders]) + ".",
+            text=f"Held by {held.text}.",
             what_to_do="Enable no new feature of Configuration Server. The freeze ends with the upgrade of the last of them.",
             sources=held.sources,
         )
@@ -207,18 +207,17 @@ def _host_types(watched: Watched) -> Iterator[Finding]:
             host for host in watched.picture.hosts if _advised(host) == wanted and host.host_type != wanted
         ]
         if hosts:
-            found = listed(
-                [
-                    f"{host.name} ({host.host_type or 'no type'})"
-                    for host in sorted(hosts, key=lambda h: h.name)
-                ]
-            )
+            types = sorted({host.host_type for host in hosts})
+            found = [
+                (of or "without a type", listed(sorted(host.name for host in hosts if host.host_type == of)))
+                for of in types
+            ]
             yield Finding(
                 rule="GEN-2",
                 subject=f"Host type {wanted}",
                 tone="info",
                 title=f"Host objects that should be of type {wanted}",
-                text=f"{found}.",
+                text="; ".join(f"{type_}: {names}" for type_, names in found) + ".",
                 what_to_do=f"Advice: select {wanted} as the type of these Host objects. Nothing waits for it.",
                 sources=("GEN-2",),
             )

@@ -56,11 +56,19 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """How long a run takes, and how long its exposures stand (title, seconds). `runs` past runs say so; 0: its text."""
+    """How long a run takes, and how long its exposures stand (title, seconds). `runs` past runs say so; 0: its text.
+
+    `each` is what every server or host of a run adds to it, where its text is carried out for one after the other.
+    """
 
     seconds: int
     exposures: tuple[tuple[str, int], ...] = ()
     runs: int = 0
+    each: int = 0
+
+    def of(self, members: int) -> Expectation:
+        """What to expect of a run with so many members."""
+        return Expectation(self.seconds + members * self.each, self.exposures, self.runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +135,13 @@ class Freeze:
     @property
     def is_on(self) -> bool:
         return bool(self.holders)
+
+    @property
+    def text(self) -> str:
+        """Who holds it, those with the same reason together."""
+        reasons = dict.fromkeys(holder.why for holder in self.holders)
+        told = [(listed([one.name for one in self.holders if one.why == why]), why) for why in reasons]
+        return "; ".join(f"{names} ({why})" for names, why in told)
 
 
 @dataclass(frozen=True, slots=True)

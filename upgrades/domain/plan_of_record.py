@@ -71,7 +71,7 @@ def differences(recorded: Sequence[Recorded], now: Plan, picture: Picture) -> tu
         fresh = open_now.get(item.key)
         if fresh is None:
             if not is_done(item, picture):
-                text = f"{item.title} is not asked for any more: it has no target above its version now, or is not there."
+                text = f"{item.title} is not asked for any more: it is at its target, its version is not known, or it is gone."
                 changes.append(Change("dropped", item.title, text))
         elif not is_done(item, picture) and (text := _changed(item, fresh, saved, picture)):
             changes.append(Change("changed", item.title, text))

@@ -179,11 +179,12 @@ class _Planner:
 
     def _add(self, item: Item) -> None:
         run, blockers = self._claims(item)
+        known = self.history.get(item.procedure)
         self.items.append(
             replace(
                 item,
                 published=item.procedure in self.procedures,
-                expected=self.history.get(item.procedure),
+                expected=known.of(len(item.parts)) if known is not None else None,
                 run=run,
                 blockers=item.blockers + blockers,
             )
@@ -518,20 +519,20 @@ class _Planner:
 
     def _old_masters(self) -> Iterator[Blocker]:
         """Masters that the plan does not upgrade although a proxy would overtake them, or of unknown version."""
-        planned = {part.name for item in self.items if item.stage == "master" for part in item.parts}
+        planned = {
+            part.name: part.target for item in self.items if item.stage == "master" for part in item.parts
+        }
         wanted = self._target(PROXY)
         for server in self._active_masters:
-            if server.name in planned:
-                continue
-            match reaches(server.version, wanted):
+            match reaches(planned.get(server.name, server.version), wanted):
                 case None:
                     yield Blocker(
                         f"The version of the master {server.name} is not known. Enter it.", ("INT-1",)
                     )
                 case False:
                     yield Blocker(
-                        f"The master {server.name} ({server.version}) would be older than its proxies, and its own target does "
-                        f"not bring it to {wanted}. Set that target first.",
+                        f"The master {server.name} ({server.version}) would be older than its proxies: its own target does not "
+                        f"bring it to {wanted}. Set that target first.",
                         ("INT-1",),
                     )
 

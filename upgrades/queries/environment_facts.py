@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from statistics import median_low
@@ -130,8 +131,22 @@ def _exposures_of(runs: list[Run]) -> defaultdict[int, defaultdict[str, int]]:
 
 
 def _as_stated(procedure: Procedure) -> Expectation:
+    """What the text says. Steps that are repeated count for each member, by the longest of the groups."""
     steps = [step for step in procedure.steps if step.numbered and not step.aside]
+    groups: defaultdict[str, int] = defaultdict(int)
+    for step in steps:
+        if step.for_each is not None:
+            groups[step.for_each] += step.expected or 0
+    once = sum(step.expected or 0 for step in steps if step.for_each is None)
     exposures = tuple(
-        (kind.title, kind.expected) for kind in procedure.exposures if kind.expected is not None
+        (_named(kind.title), kind.expected) for kind in procedure.exposures if kind.expected is not None
     )
-    return Expectation(sum(step.expected or 0 for step in steps), exposures)
+    return Expectation(once, exposures, each=max(groups.values(), default=0))
+
+
+_PLACEHOLDER = re.compile(r"\{(each|beside)[a-z.]*\}|\{[a-z0-9.-]+\}")
+
+
+def _named(title: str) -> str:
+    """A title without a run: nobody knows yet what its placeholders stand for."""
+    return _PLACEHOLDER.sub(lambda found: "each one" if found.group(1) else "…", title)

@@ -169,7 +169,7 @@ class PlanLine:
     def state_text(self) -> str:
         match self.state:
             case "ready":
-                return "can begin" if self.procedure_version else "can begin, by hand"
+                return "can begin" if self.procedure_version else "can begin by hand"
             case "waits":
                 count = len(self.waits)
                 return f"waits for {count} run{'s' * (count != 1)}"

@@ -6,12 +6,13 @@ scaled picture cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from upgrades.queries.plan import PlanLine, PlanStage
 
-BOX_HEIGHT, BOX_GAP, LANE_GAP, PAD, LINE = 68, 12, 28, 12, 18
+BOX_HEIGHT, BOX_GAP, LANE_GAP, PAD, LINE = 68, 22, 28, 12, 18
 TRACK = 12  # between two arrows that run beside the lanes
 TONES = {"ready": "act", "running": "act", "blocked": "stop", "done": "go"}
 
@@ -30,8 +31,8 @@ class Form:
         return self.head_width > 0
 
 
-WIDE = Form(columns=4, box_width=226, head_width=226, letters=29)
-NARROW = Form(columns=1, box_width=290, head_width=0, letters=36)
+WIDE = Form(columns=4, box_width=246, head_width=196, letters=29)
+NARROW = Form(columns=1, box_width=290, head_width=0, letters=33)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Lane:
     title: str
     after: tuple[tuple[int, str], ...]  # height on the picture, “after …”
     boxes: tuple[Box, ...]
+    steps: tuple[Arrow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +115,24 @@ def _lane(form: Form, stage: PlanStage, x: int, y: int) -> Lane:
     inner = form.head_width + form.columns * (form.box_width + BOX_GAP) - BOX_GAP
     height = (max(head, body) if form.head_beside else head + body) + 2 * PAD
     after = tuple(
-        (y + PAD + 38 + LINE * place, f"after {_short(title)} ({sources})")
+        (y + 50 + LINE * place, f"after {_short(title)} ({sources})")
         for place, (title, sources) in enumerate(stage.after)
     )
-    return Lane(x, y, inner + 2 * PAD, height, stage.title, after, boxes)
+    return Lane(x, y, inner + 2 * PAD, height, stage.title, after, boxes, tuple(_steps(form, boxes)))
+
+
+def _steps(form: Form, boxes: Sequence[Box]) -> Iterator[Arrow]:
+    """A short arrow where the next box of a lane waits for the one before it."""
+    for one, other in pairwise(boxes):
+        if one.line.number not in {wait.number for wait in other.line.waits}:
+            continue
+        text = f"{one.line.title} before {other.line.title}"
+        if one.y == other.y:
+            x, y, end = one.x + form.box_width, one.y + BOX_HEIGHT // 2, other.x - 1
+            yield Arrow(f"M{x} {y}H{end - 6}", f"M{end - 7} {y - 5}L{end} {y}L{end - 7} {y + 5}Z", text)
+        elif form.columns == 1:
+            x, y, end = one.x + 28, one.y + BOX_HEIGHT, other.y - 1
+            yield Arrow(f"M{x} {y}V{end - 6}", f"M{x - 5} {end - 7}L{x} {end}L{x + 5} {end - 7}Z", text)
 
 
 # A lane's head is as wide as a box: what holds it is told by the names that everybody uses there.
