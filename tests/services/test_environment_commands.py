@@ -1,11 +1,14 @@
 """The commands that export and import environments."""
 
+import re
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from tests.factories import make_environment, make_user
+from upgrades.domain.environment_records import FIELDS
 from upgrades.models import Environment
 from upgrades.queries.environment_export import exported
 
@@ -76,3 +79,18 @@ def test_import_needs_an_administrator(environment, admin, tmp_path):
         in run("import_environment", "Lab", str(path), user="nina", apply=True)[1]
     )
     assert "There is no user" in run("import_environment", "Lab", str(path), user="nobody")[1]
+
+
+def test_the_documentation_names_every_field_of_every_kind():
+    text = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
+    for kind, fields in FIELDS.items():
+        row = re.search(rf"^\| `{kind}` \| (.*) \|$", text, re.MULTILINE)
+        assert re.findall(r"`(\w+)`", row[1]) == [field.name for field in fields]
+
+
+def test_the_example_of_the_documentation_can_be_imported(environment, admin, tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
+    path = tmp_path / "example.yaml"
+    path.write_text(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
+    out, err = run("import_environment", "Example", str(path), user="sofia", apply=True, create=True)
+    assert (out.endswith("Applied.\n"), err) == (True, "")

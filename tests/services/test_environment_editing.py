@@ -1,15 +1,20 @@
 """Changing environments: who may, what is refused, what stands on record."""
 
+import json
+import socket
+import subprocess
+import sys
 import threading
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
+from tests.agent.conftest import agent_configuration
 from tests.factories import frankfurt, make_environment, make_user, server, start
 from upgrades.domain.environment_records import Kind
 from upgrades.domain.refusal import NotAllowed, OutOfTurn, Unavailable
-from upgrades.models import Agent, Application, Environment, Host, ImportDraft, RegisterEntry
+from upgrades.models import Agent, Application, Claim, Environment, Host, ImportDraft, RegisterEntry, Run
 from upgrades.queries.environment_export import content_of, environment_changes, exported
 from upgrades.services import agent_registration as agents
 from upgrades.services.environment_editing import BadFields, create_environment, remove_record, save_record
@@ -230,8 +235,6 @@ def test_an_import_that_touches_an_open_run_is_refused_as_a_whole_with_its_name(
 
 
 def test_a_server_of_a_past_run_is_not_removed_for_its_log_is_evidence(environment, admin, run):
-    from upgrades.models import Claim, Run
-
     Run.objects.filter(pk=run).update(status="aborted")
     Claim.objects.filter(run=run).update(released_at="2026-01-01T00:00:00Z")
     with pytest.raises(OutOfTurn, match=f"took part in run {run}"):
@@ -384,6 +387,35 @@ def test_of_two_imports_at_the_same_time_one_waits_and_both_are_whole(transactio
     )
 
 
+@pytest.mark.django_db(transaction=True)
+def test_whoever_waits_too_long_is_told_to_try_again(transactional_db):
+    environment = make_environment()
+    admin = make_user("administrator", environment=environment)
+    held, over = threading.Event(), threading.Event()
+
+    def hold():
+        try:
+            with transaction.atomic():
+                Environment.objects.select_for_update().get(pk=environment.pk)
+                held.set()
+                over.wait(30)
+        finally:
+            connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(30)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '20ms'")
+        with pytest.raises(Unavailable, match="Somebody else is changing this environment"):
+            save(environment, admin, which="scs", version="9.0")
+    finally:
+        over.set()
+        holder.join()
+        connection.close()
+
+
 # Agents.
 
 
@@ -473,8 +505,31 @@ def test_agents_are_not_asked_without_end(environment, admin, unused_port):
 @pytest.fixture
 def unused_port():
     """A port at which nobody listens for as long as the test lasts: bound, but not open."""
-    import socket
-
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["scs", "messageserver", "stat"], "knows every application"),
+        (["scs"], "does not have messageserver, stat"),
+    ],
+)
+def test_a_real_agent_is_tried(environment, admin, tmp_path, names, told):
+    settings = agent_configuration(tmp_path, *names, agent="fra-scs-01")
+    made = register_agent(environment, admin, url="https://127.0.0.1:7101")
+    settings["keys"] = [{"id": made.key_id, "secret": made.secret}]
+    path = tmp_path / "agent.json"
+    path.write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "agent", "--config", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = process.stdout.readline().split()[-1]
+            Agent.objects.filter(host__name="fra-scs-01", environment=environment).update(url=url)
+            host = Host.objects.get(environment=environment, name="fra-scs-01")
+            tried = agents.try_agent(environment_id=environment.pk, host_id=host.pk, by=admin)
+        finally:
+            process.terminate()
+    assert told in tried.text

@@ -12,8 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractUser
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
+from psycopg.errors import LockNotAvailable
 
 from upgrades.adapters import register
 from upgrades.domain.environment_records import (
@@ -31,7 +32,7 @@ from upgrades.domain.environment_records import (
     ident,
     problems,
 )
-from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn
+from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn, Unavailable
 from upgrades.domain.run_events import Actor
 from upgrades.models import (
     Agent,
@@ -80,7 +81,23 @@ def may_create(user: AbstractUser) -> bool:
 
 def locked_for(environment_id: int, by: AbstractUser) -> tuple[Environment, Actor]:
     """The environment under its lock, which starts of runs and other changes take too; refused without the role."""
-    environment = Environment.objects.select_for_update().filter(pk=environment_id).first()
+    known = Environment.objects.select_for_update()
+    try:
+        return _administered(known.filter(pk=environment_id).first(), by)
+    except OperationalError as error:
+        if isinstance(error.__cause__, LockNotAvailable):
+            raise Unavailable(
+                "Somebody else is changing this environment at this moment. Nothing was done; try again shortly."
+            ) from error
+        raise
+
+
+def administered_by(environment_id: int, by: AbstractUser) -> tuple[Environment, Actor]:
+    """The same without the lock, for whoever only looks."""
+    return _administered(Environment.objects.filter(pk=environment_id).first(), by)
+
+
+def _administered(environment: Environment | None, by: AbstractUser) -> tuple[Environment, Actor]:
     actor = actor_for(by, environment) if environment is not None else None
     if environment is None or actor is None or not actor.roles:
         raise NoSuchRun("There is no such environment, or you have no role in it.")
@@ -113,15 +130,22 @@ def done_before(command_id: UUID, actor: Actor, act: str) -> Changed | None:
 
 
 def receipt(command_id: UUID, actor: Actor, act: str, done: Changed) -> Changed:
-    CommandReceipt.objects.create(
-        command_id=command_id,
-        actor_id=actor.id,
-        act=act,
-        seq=done.number,
-        answer=str(done.environment),
-        at=timezone.now(),
-    )
+    try:
+        with transaction.atomic():
+            CommandReceipt.objects.create(
+                command_id=command_id,
+                actor_id=actor.id,
+                act=act,
+                seq=done.number,
+                answer=str(done.environment),
+                at=timezone.now(),
+            )
+    except IntegrityError as elsewhere:  # in another environment, whose lock is another one, at this moment
+        raise BadInput(_USED) from elsewhere
     return done
+
+
+_USED = "This form was used for something else before. Load the page again and repeat your act."
 
 
 # The one way in.

@@ -34,7 +34,15 @@ from upgrades.domain.record import digest
 from upgrades.domain.refusal import OutOfTurn
 from upgrades.models import Environment, ImportDraft
 from upgrades.queries.environment_export import content_of
-from upgrades.services.environment_editing import Changed, apply, done_before, locked_for, obstacles, receipt
+from upgrades.services.environment_editing import (
+    Changed,
+    administered_by,
+    apply,
+    done_before,
+    locked_for,
+    obstacles,
+    receipt,
+)
 from upgrades.services.people import actor_for
 
 KEPT = timedelta(days=1)
@@ -144,22 +152,22 @@ def cleaned_name(name: str) -> str:
 # The way of the pages: keep the file, show the difference, apply what was shown.
 
 
-@transaction.atomic
 def keep_draft(*, environment_id: int, file: File, by: AbstractUser) -> tuple[Look, UUID | None]:
     """Look at a file and keep it for `apply_draft`; with mistakes it is not kept. One draft per person and environment."""
-    environment, _ = locked_for(environment_id, by)
+    environment, _ = administered_by(environment_id, by)
     found = look(environment, file)
     if not found.is_usable:
         return found, None
-    ImportDraft.objects.filter(environment=environment, user_id=by.pk).delete()
-    ImportDraft.objects.filter(made_at__lt=timezone.now() - KEPT).delete()
-    draft = ImportDraft.objects.create(
-        environment=environment,
-        user_id=by.pk,
-        name=cleaned_name(file.name),
-        data=file.data,
-        remove_unlisted=file.remove_unlisted,
-    )
+    with transaction.atomic():
+        ImportDraft.objects.filter(environment=environment, user_id=by.pk).delete()
+        ImportDraft.objects.filter(made_at__lt=timezone.now() - KEPT).delete()
+        draft = ImportDraft.objects.create(
+            environment=environment,
+            user_id=by.pk,
+            name=cleaned_name(file.name),
+            data=file.data,
+            remove_unlisted=file.remove_unlisted,
+        )
     return found, draft.pk
 
 
