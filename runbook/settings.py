@@ -215,6 +215,12 @@ _transport = {
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "socket_keepalive": True,
+    # A Redis that takes connections and answers nothing must not hold up the person whose act rings its bell.
+    "socket_connect_timeout": 1,
+    "socket_timeout": 2,
+    "max_retries": 0,
+    "interval_start": 0,
+    "interval_step": 0,
     "health_check_interval": 25,
     "global_keyprefix": "runbook:",
 }
@@ -226,6 +232,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_PUBLISH_RETRY = False  # whatever a lost message would have done is found in the database
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_IGNORE_RESULT = True

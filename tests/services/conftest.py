@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.agent.conftest import start_agent  # noqa: F401 - a fixture
+
 
 def a_night(**changes):
     # Not before the stores run and Django is set up, which is after this file is read.
@@ -31,3 +33,14 @@ def fake_agent():
     agent = FakeAgent()
     yield agent
     agent.close()
+
+
+@pytest.fixture
+def short_connections():
+    """Threads of a polling loop close their connections with each piece of work: none is left for the tear-down."""
+    from django.db import connection
+
+    before = connection.settings_dict["CONN_MAX_AGE"]
+    connection.settings_dict["CONN_MAX_AGE"] = 0
+    yield
+    connection.settings_dict["CONN_MAX_AGE"] = before

@@ -26,8 +26,8 @@ NOBODY = "http://127.0.0.1:9"  # the discard port: no agent answers there
 class Night:
     """An environment, its people, and one run. No worker runs beside it: `advance` is the worker."""
 
-    def __init__(self, policies=None, **changes):
-        self.environment = make_environment(policies=POLICIES | (policies or {}))
+    def __init__(self, policies=None, place="Production · Frankfurt", **changes):
+        self.environment = make_environment(place, policies=POLICIES | (policies or {}))
         Agent.objects.filter(environment=self.environment).update(url=NOBODY)
         self.operator = make_user("operator", environment=self.environment, first_name="Olga")
         self.approver = make_user("approver", environment=self.environment, first_name="Anna")

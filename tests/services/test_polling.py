@@ -1,0 +1,305 @@
+"""The polling loop with real agents and hostile ones: nobody waits for another, nobody is followed twice."""
+
+import asyncio
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from uuid import uuid4
+
+import pytest
+from django.db import connections
+from django.utils import timezone
+
+from tests.agent.conftest import SECRET, new_client
+from tests.services.fake_agent import FakeAgent, news, signed
+from tests.services.night import at_once
+from upgrades.models import Agent, LogFile, LogLine
+from upgrades.services import agents, observations, polling, runs
+from upgrades.services.agents import take_news
+
+pytestmark = pytest.mark.usefixtures("short_connections")
+READY = "10:00:02.000 Std 22170 synthetic\n"
+
+
+@contextmanager
+def following(**client):
+    """A polling loop in a thread of its own, for as long as the block lasts."""
+    loops, began = [], threading.Event()
+
+    async def follow():
+        async with new_client(**{"deadline": polling.ANSWER_WITHIN} | client) as asking:
+            loops.append(polling.Loop(asking, time.monotonic() + 600))
+            began.set()
+            await loops[0].run()
+
+    def work():
+        asyncio.run(follow())
+        connections.close_all()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    began.wait()
+    try:
+        yield loops[0]
+    finally:
+        loops[0].until = 0.0
+        thread.join()
+
+
+def eventually(condition, seconds=60):
+    """Waits for a condition; the limit only keeps a broken program from hanging the suite."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def is_at(row, running):
+    """The registered agent `row` is the real one that runs."""
+    url = running.address.url
+    Agent.objects.filter(pk=row.pk).update(url=url, key_id="k1", secret=SECRET, due_at=None)
+
+
+@pytest.fixture
+def good(real_night, start_agent):
+    """The real agent of the new server's host."""
+    running = start_agent("confserv_b", agent="fra-cfg-02")
+    is_at(real_night.agent("new"), running)
+    return running
+
+
+# What the agent of the other host does instead of answering. Each gets the handler and an event that ends it.
+
+
+def drips(handler, over):
+    handler.send_response(200)
+    handler.end_headers()
+    while not over.wait(0.05):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+
+
+def is_late(handler, over):
+    over.wait(600)
+
+
+def sends_200_megabytes(handler, over):
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(200 << 20))
+    handler.send_header("Runbook-Signature", "0" * 64)
+    handler.end_headers()
+    for _ in range(200):
+        handler.wfile.write(b"[" * (1 << 20))
+
+
+def talks_nonsense(handler, over):
+    handler.wfile.write(b"<html>It works!</html>\r\n\r\n")
+    handler.close_connection = True
+
+
+def does_not_know(handler, over):
+    handler.send_error(404)
+
+
+def signs_nonsense(handler, over):
+    signed(handler, {"applications": {"confserv": {"files": "../../etc/passwd"}}})
+
+
+@pytest.fixture
+def bad(real_night):
+    """The agent of the old server's host; the test says what it does. `over` ends whatever hangs."""
+    agent, agent.over = FakeAgent(), threading.Event()
+    agent.stands_for(real_night.agent("old"))
+    yield agent
+    agent.over.set()
+    agent.close()
+
+
+def misbehave(bad, how):
+    def answer(handler):
+        with suppress(OSError):  # the loop has had enough
+            how(handler, bad.over)
+
+    bad.answer = answer
+
+
+@pytest.mark.parametrize("how", [drips, is_late])
+def test_a_line_of_the_good_agent_arrives_while_the_bad_one_keeps_the_loop_waiting(
+    real_night, good, bad, how
+):
+    misbehave(bad, how)
+    with following(deadline=600.0):
+        assert eventually(lambda: bad.asked)
+        good.write("confserv_b", READY)
+        assert eventually(lambda: LogLine.objects.filter(event="21-22170").exists())
+        good.write("confserv_b", READY)
+        assert eventually(lambda: LogLine.objects.filter(event="21-22170").count() == 2)
+        assert len(bad.asked) == 1  # its first question is still open: the limit of this loop is ten minutes
+
+
+@pytest.mark.parametrize(
+    "how", [drips, is_late, sends_200_megabytes, talks_nonsense, does_not_know, signs_nonsense]
+)
+def test_the_trouble_with_a_bad_agent_is_recorded_and_the_good_one_goes_on(real_night, good, bad, how):
+    misbehave(bad, how)
+    with following(deadline=1.0):
+        good.write("confserv_b", READY)
+        assert eventually(lambda: real_night.agent("old").trouble)
+        good.write("confserv_b", READY)
+        assert eventually(lambda: LogLine.objects.filter(event="21-22170").count() == 2)
+    assert real_night.agent("new").trouble == ""
+    assert not LogLine.objects.filter(file__application__name="confserv").exists()
+
+
+def test_an_agent_that_answers_again_is_told_as_back(real_night, good, bad):
+    misbehave(bad, does_not_know)
+    with following():
+        assert eventually(lambda: "agent.lost" in real_night.kinds)
+        bad.answer = None
+        assert eventually(lambda: "agent.back" in real_night.kinds)
+    assert real_night.agent("old").trouble == ""
+    assert real_night.state.lost_agents == {}
+
+
+def test_an_agent_is_lost_only_after_some_patience(night):
+    agent, now = night.agent("new"), timezone.now()
+    agents.record_trouble(agent.pk, "no connection", at=now)
+    night.advance()
+    assert night.state.lost_agents == {}
+    Agent.objects.filter(pk=agent.pk).update(trouble_since=now - observations.PATIENCE - timedelta(seconds=1))
+    agents.record_trouble(agent.pk, "still no connection", at=now)
+    night.advance()
+    assert night.state.lost_agents == {"fra-cfg-02": "still no connection"}
+    take_news(agent.pk, news())
+    night.advance()
+    assert night.state.lost_agents == {}
+
+
+def test_what_cannot_be_stored_is_trouble_that_the_page_shows(real_night, good):
+    good.write("confserv_b", READY)
+    with following():
+        assert eventually(lambda: LogLine.objects.exists())
+        LogFile.objects.update(parser_state={"version": 2})
+        good.write("confserv_b", READY)
+        assert eventually(lambda: real_night.agent("new").trouble == polling.NOT_TAKEN_IN)
+    assert LogLine.objects.count() == 1
+
+
+def test_an_agent_that_restarts_is_read_on_from_where_the_server_stands(real_night, good, start_agent):
+    """F26: nothing is remembered by the agent; nothing comes twice."""
+    with following():
+        good.write("confserv_b", READY)
+        assert eventually(lambda: LogLine.objects.count() == 1)
+        good.end()
+        again = start_agent("confserv_b", agent="fra-cfg-02")
+        Agent.objects.filter(pk=real_night.agent("new").pk).update(url=again.address.url)
+        again.write("confserv_b", READY)
+        assert eventually(lambda: LogLine.objects.count() == 2)
+    assert list(LogLine.objects.order_by("offset").values_list("offset", flat=True)) == [0, len(READY)]
+
+
+def test_a_step_begins_and_completes_by_itself_while_the_loop_runs(real_night, good):
+    """From the line in the file to the outcome on the record, with nobody's help."""
+    real_night.go_to("replace-folder")
+    good.write("confserv_b", "10:00:01.000 Std 25301 of an earlier launch\n" + READY)
+    with following():
+        assert eventually(lambda: LogLine.objects.filter(event="21-22170").exists())
+        real_night.go_to("launch-new")
+        assert eventually(lambda: real_night.state.steps["launch-new"].status == "begun")
+        good.write("confserv_b", "10:00:01.000 Std 25301 synthetic\n")
+        good.write("confserv_b", READY)
+        assert eventually(lambda: real_night.state.current == "stop-old")
+    assert real_night.kinds.count("gate.outcome") == 1
+
+
+# Leases.
+
+
+def claims(limit=500):
+    token = uuid4()
+    return token, polling.claim(token, limit=limit)
+
+
+def test_many_loops_that_claim_at_once_never_get_the_same_agent(real_night):
+    for round_ in range(10):
+        Agent.objects.update(lease_token=None, lease_until=None, due_at=None)
+        taken = [
+            agent for _, found in at_once(*[partial(claims, limit=1 + round_ % 3)] * 6) for agent in found
+        ]
+        assert len(taken) == len(set(taken)) == Agent.objects.count()
+
+
+def test_two_loops_never_ask_the_same_agent_at_once(real_night, bad):
+    asking, most, guard = [0], [0], threading.Lock()
+
+    def answer(handler):
+        with guard:
+            asking[0] += 1
+            most[0] = max(most[0], asking[0])
+        found = bad.found(handler.path)
+        with guard:
+            asking[0] -= 1
+        signed(handler, found)
+
+    bad.answer = answer
+    with following() as one, following() as other:
+        assert eventually(lambda: len(bad.asked) >= 30)
+        assert one.token != other.token
+    assert most[0] == 1
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_the_late_worker_changes_nothing(real_night):
+    late, mine = claims()
+    Agent.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    other, theirs = claims()
+    assert sorted(mine) == sorted(theirs)
+    agent, now = real_night.agent("new").pk, timezone.now()
+    assert polling.plan(agent, late) is None
+    polling.release(agent, late, due_at=now + timedelta(days=1), followed_since=now)
+    row = Agent.objects.get(pk=agent)
+    assert row.lease_token == other
+    assert row.due_at is None or row.due_at < now + timedelta(hours=1)
+    assert row.lease_until > now
+    assert polling.plan(agent, other) is not None
+
+
+def test_a_held_lease_is_left_alone_and_grows_with_each_plan(real_night):
+    token, _ = claims()
+    before = real_night.agent("new").lease_until
+    assert claims()[1] == []
+    assert polling.plan(real_night.agent("new").pk, token) is not None
+    assert real_night.agent("new").lease_until > before
+
+
+def test_a_run_that_starts_while_its_agent_is_looked_at_does_not_wait_for_the_next_look(real_night):
+    agent = real_night.agent("new")
+    token, since = uuid4(), timezone.now()
+    polling.claim(token)
+    polling.hurry([agent.host_id])  # a run starts
+    polling.release(agent.pk, token, due_at=since + polling.HEALTH_EVERY, followed_since=since)
+    assert Agent.objects.get(pk=agent.pk).due_at < since + timedelta(seconds=5)
+    assert agent.pk in claims()[1]
+
+
+def test_an_agent_without_an_open_run_is_only_looked_at(real_night, good):
+    from upgrades.domain.run import Abort
+
+    real_night.act(Abort(reason="Nothing is to be done tonight."))
+    good.write("confserv_b", READY)
+    with following():
+        assert eventually(lambda: real_night.agent("new").version)
+        assert eventually(lambda: real_night.agent("new").lease_token is None)
+    assert real_night.agent("new").due_at > timezone.now()
+    assert not LogLine.objects.exists()
+
+
+def test_a_late_loop_gives_its_leases_back_although_an_agent_hangs(real_night, bad):
+    misbehave(bad, is_late)
+    with following(deadline=600.0):
+        assert eventually(lambda: bad.asked)
+        assert real_night.agent("old").lease_token is not None
+    assert real_night.agent("old").lease_token is None
+    assert runs.advance_run(real_night.run) in (True, False)
