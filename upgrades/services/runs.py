@@ -8,6 +8,7 @@ as often as anybody likes.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -197,6 +198,9 @@ _ENVIRONMENT_EVENTS = (
 
 def _touches_environment(recorded: Iterable[Recorded]) -> bool:
     return any(isinstance(item.event, _ENVIRONMENT_EVENTS) for item in recorded)
+QUIET = 5.0  # seconds without ringing after a broker did not answer: its time-out is not to be waited for at each act
+_quiet_until = 0.0
+
 
 
 def _apply_effects(run: Run, state: RunState, recorded: Iterable[Recorded]) -> None:
@@ -208,10 +212,14 @@ def _apply_effects(run: Run, state: RunState, recorded: Iterable[Recorded]) -> N
         role, _, field = event.name.partition(".")
         bound = state.started.bindings.get(role)
         if bound is not None and field in ("version", "mode"):
+    global _quiet_until
+    if time.monotonic() < _quiet_until:
+        return
             Application.objects.filter(environment=run.environment_id, name=bound.application).update(
                 **{field: event.value}
             )
             if bound.application_type == LCA and field == "version":
+            _quiet_until = time.monotonic() + QUIET
                 Host.objects.filter(environment=run.environment_id, name=bound.host).update(
                     lca_version=event.value
                 )
