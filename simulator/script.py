@@ -12,11 +12,13 @@ WATCHING = frozenset({"clients-moved"})
 
 
 def actions_for(step: str, roles: Mapping[str, str], parameters: Mapping[str, Any]) -> list[Action]:
-    """The actions of a step of the HA procedures, in order, as POST /act takes them; none for a step it does
-    not know.
+    """The actions of a step of a procedure, in order, as POST /act takes them; none for a step it does not
+    know.
 
-    `roles` names the servers: {"new": "confserv_b", "old": "confserv"}. `parameters`: "target" (the version)
-    and "database-upgraded" (bool); a missing target means the world's own.
+    `roles` names the servers: {"new": "confserv_b", "old": "confserv"}; in a step that is repeated, "each" is
+    its server, "beside" the one on the same host, "peer" the other of the pair. `parameters` are the run's:
+    "target" (the version; missing, it is the world's own), "database-upgraded" (bool),
+    "disconnect-switchover-timeout" (seconds, as text).
     """
     make = STEPS.get(step)
     return [] if make is None else make(roles, parameters)
@@ -29,6 +31,17 @@ def _on(action: str, role: str, **more: Any) -> Callable[[Mapping[str, str]], Ac
 def _install(role: str, roles: Mapping[str, str], parameters: Mapping[str, Any]) -> Action:
     action = {"action": "install", "server": roles[role]}
     return {**action, "version": parameters["target"]} if parameters.get("target") else action
+
+
+TIMEOUT = "disconnect-switchover-timeout"
+
+
+def _set_option(roles: Mapping[str, str], parameters: Mapping[str, Any]) -> list[Action]:
+    return [{**_delete_option(roles), "value": parameters[TIMEOUT]}]
+
+
+def _delete_option(roles: Mapping[str, str]) -> Action:
+    return {"action": "set-option", "server": roles["each"], "section": "general", "option": TIMEOUT}
 
 
 def _install_remaining(roles: Mapping[str, str], parameters: Mapping[str, Any]) -> list[Action]:
@@ -64,6 +77,24 @@ STEPS: dict[str, Callable[[Mapping[str, str], Mapping[str, Any]], list[Action]]]
         _on("start", "new")(roles),
         {"action": "set-read-only", "on": False},
     ],
+    # Local Control Agent, host by host
+    "set-option": _set_option,
+    "stop-scs": _fixed(_on("stop", "beside")),
+    "stop-lca": _fixed(_on("stop", "each")),
+    "install-lca": lambda roles, parameters: [
+        _install("each", roles, parameters),
+        _on("replace-folder", "each")(roles),
+        _on("start", "each")(roles),
+    ],
+    "start-scs": _fixed(_on("start", "beside")),
+    "remove-option": _fixed(_delete_option),
+    # Solution Control Server and Message Server
+    "shut-down": _fixed(_on("stop", "each")),
+    "install-version": lambda roles, parameters: [
+        _install("each", roles, parameters),
+        _on("replace-folder", "each")(roles),
+    ],
+    "start-up": _fixed(_on("start", "each")),
 }
 
 

@@ -66,7 +66,37 @@ def frankfurt(scenario: str = "automatic") -> dict[str, Any]:
     }
 
 
-WORLDS = {"frankfurt": frankfurt}
+def hamburg(scenario: str = "automatic") -> dict[str, Any]:
+    """Pairs of the Management Layer: two SCS and two Message Servers, each on a host of its own, and a single
+    Message Server beside one of the SCS."""
+    return {
+        "name": "hamburg",
+        "hosts": ["ham-app-01", "ham-app-02", "ham-scs-01", "ham-scs-02"],
+        "servers": [
+            {"name": "scs_a", "type": "SCS", "host": "ham-scs-01", "role": "primary", "peer": "scs_b"},
+            {"name": "scs_b", "type": "SCS", "host": "ham-scs-02", "role": "backup", "peer": "scs_a"},
+            {
+                "name": "msg_a",
+                "type": "MessageServer",
+                "host": "ham-app-01",
+                "role": "primary",
+                "peer": "msg_b",
+            },
+            {
+                "name": "msg_b",
+                "type": "MessageServer",
+                "host": "ham-app-02",
+                "role": "backup",
+                "peer": "msg_a",
+            },
+            {"name": "msg_local", "type": "MessageServer", "host": "ham-scs-02"},
+        ],
+        "scenario": scenario,
+        "clients": 0,
+    }
+
+
+WORLDS = {"frankfurt": frankfurt, "hamburg": hamburg}
 
 
 def path_name(name: str) -> str:

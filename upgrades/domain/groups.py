@@ -39,6 +39,7 @@ from upgrades.domain.refusal import BadInput
 from upgrades.domain.run_events import Bound
 
 PARTS = ("each", "beside", "peer")  # what a member's text may name: itself, its companion, and the peer
+BROUGHT_IN = "app--"  # begins the roles of servers that only a group brought into the run
 NOBODY = "nobody"  # stands for a companion or peer that a member does not have; `nobody.there` is false
 LONGEST = 150  # members of one group: a page with more steps helps nobody in the middle of a night
 _KEY = 36
@@ -174,7 +175,7 @@ class _Roles:
     def role(self, application: str) -> str:
         if application not in self.known:
             taken = set(self.known.values())
-            role = free = f"app--{slug(application)}"
+            role = free = f"{BROUGHT_IN}{slug(application)}"
             number = 2
             while free in taken:
                 free, number = f"{role}-{number}", number + 1
@@ -194,6 +195,12 @@ def _keys(members: Sequence[Server]) -> list[str]:
     for number, word in enumerate(words, 1):
         keys.append(f"{word[: _KEY - 4]}-{number}" if counted[word] > 1 else word)
     return keys
+
+
+def roles_of(step: Step, bindings: Mapping[str, Bound]) -> dict[str, str]:
+    """The applications that a step speaks of, by the names that its text uses: all roles, and each, beside and peer."""
+    found = {role: bound.application for role, bound in bindings.items() if not role.startswith(BROUGHT_IN)}
+    return found | {part: bindings[role].application for part, role in step.cast}
 
 
 # Expanding.

@@ -85,7 +85,7 @@ def wanted_probes(procedure: Procedure, state: RunState) -> list[ProbeGate]:
         return []
     step = procedure.step(state.current)
     begun = state.steps[step.id].status is StepStatus.BEGUN
-    gates = step.all_gates if begun else step.needs
+    gates = step.gates if begun else step.needs  # what had to be so before it began may well change in it
     return [gate for gate in gates if isinstance(gate, ProbeGate) and applies(gate, state)]
 
 

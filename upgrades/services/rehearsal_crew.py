@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from django.contrib.auth.models import AbstractUser, User
+from django.utils import timezone
 
 from upgrades.adapters import event_store, simulator_client
 from upgrades.domain import run as core
@@ -32,35 +33,9 @@ from upgrades.domain.verdict import Value
 from upgrades.models import Environment, Membership, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import runs
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """How a scenario must end: the run's ending, or the step at which the crew must find it held or waiting.
-
-    `visited` are steps that must have been entered, besides.
-    """
-
-    ending: str = ""
-    held_at: str = ""
-    waiting_at: str = ""
-    visited: tuple[str, ...] = ()
-
-
-# What each scenario of the simulator must lead to in `config-server-ha`.
-EXPECTED = {
-    "automatic": Expected(ending="completed"),
-    "forced": Expected(ending="completed", visited=("force-upgrade-mode",)),
-    "compatible": Expected(ending="compatible", visited=("close-compatible",)),
-    "database-upgraded": Expected(ending="completed", visited=("point-to-new-database",)),
-    "wrong-database": Expected(held_at="launch-new"),
-    "same-schema": Expected(held_at="launch-new"),
-    "crash": Expected(ending="completed"),
-    "silent": Expected(waiting_at="launch-new"),
-    "rotation": Expected(ending="completed"),
-    "clock-skew": Expected(ending="completed"),
-    "unknown-format": Expected(ending="completed"),
-}
+from upgrades.services.rehearsal_scenarios import Expected
+from upgrades.services.sign_in import Proof
+from upgrades.services.simulated import play
 
 
 def crew(environment: Environment) -> tuple[User, User]:
@@ -195,7 +170,13 @@ class Rehearsal:
         for who, command in next_acts(procedure, state):
             person = self.operator if who == "operator" else self.approver
             try:
-                runs.act(run_id=self.run_id, command=command, by=person, command_id=uuid.uuid4())
+                runs.act(
+                    run_id=self.run_id,
+                    command=command,
+                    by=person,
+                    command_id=uuid.uuid4(),
+                    proof=Proof("rehearsal", person.pk, timezone.now()),
+                )
             except Refused as refusal:
                 self.refused.append(refusal.message)
                 break
@@ -211,18 +192,17 @@ class Rehearsal:
         if at.status is not StepStatus.BEGUN or key in self.done_in_world:
             return []
         self.done_in_world.add(key)
-        roles = {role.name: state.application(role.name) for role in procedure.roles}
         try:
-            said = simulator_client.do_step(self.world, state.current, roles, dict(state.facts))
+            said = play(self.world, procedure.step(state.current), state)
         except simulator_client.SimulatorRefused:
             return []  # in this step nothing is done on the servers
         return [f"servers: {said}"]
 
     def finished(self, expected: Expected) -> str | None:
         """Empty when the run stands where the scenario must lead, a sentence when it went wrong, None to go on."""
-        _, state = self.look()
-        missed = [step for step in expected.visited if step not in state.steps]
+        procedure, state = self.look()
         if state.is_over:
+            missed = self._missed(procedure, state, expected)
             if state.ending != expected.ending or missed:
                 return f"The run ended as “{state.ending}”, expected “{expected.ending}” {missed or ''}."
             return ""
@@ -231,3 +211,13 @@ class Rehearsal:
                 return ""
             return f"The run is held at {state.current}: {state.hold_reason}"
         return None
+
+    def _missed(self, procedure: Procedure, state: RunState, expected: Expected) -> list[str]:
+        steps = [
+            procedure.step(step) for step, at in state.steps.items() if at.status is not StepStatus.SKIPPED
+        ]
+        entered = {step.copy_of or step.id for step in steps}
+        kinds = {recorded.event.kind for recorded in event_store.load(self.run_id)}
+        return [step for step in expected.visited if step not in entered] + [
+            kind for kind in expected.recorded if kind not in kinds
+        ]

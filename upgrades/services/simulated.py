@@ -12,9 +12,12 @@ from django.contrib.auth.models import AbstractUser
 from django.db import transaction
 
 from upgrades.adapters import event_store, simulator_client
+from upgrades.domain.groups import roles_of
+from upgrades.domain.procedure import Step
 from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn
 from upgrades.domain.run_state import RunState, StepStatus, fold
 from upgrades.models import Agent, Application, Environment, Host, Run, Target
+from upgrades.queries.procedures import procedure_of
 from upgrades.services.people import actor_for
 from upgrades.services.runs import announce_environment
 
@@ -130,7 +133,7 @@ def do_step(*, run_id: int, by: AbstractUser) -> str:
 
     `OutOfTurn` before the step has begun: what the servers log before that would not count.
     """
-    run = Run.objects.select_related("environment").filter(pk=run_id).first()
+    run = Run.objects.select_related("environment", "procedure").filter(pk=run_id).first()
     if run is None:
         raise BadInput("There is no such run.")
     world = _world(run.environment_id, by)
@@ -141,18 +144,15 @@ def do_step(*, run_id: int, by: AbstractUser) -> str:
         raise OutOfTurn(
             "The step has not begun yet, and what the servers log before that would not count. Begin it first."
         )
-    return simulator_client.do_step(world, state.current, _roles(state), _parameters(state))
+    step = procedure_of(run.procedure, state.started).step(state.current)
+    return play(world, step, state)
 
 
-def _roles(state: RunState) -> dict[str, str]:
-    return {role: bound.application for role, bound in state.started.bindings.items()}
-
-
-def _parameters(state: RunState) -> dict[str, Any]:
-    return {
-        "target": state.facts.get("target"),
-        "database-upgraded": state.facts.get("database-upgraded") is True,
-    }
+def play(world: str, step: Step, state: RunState) -> str:
+    """Do on the servers of `world` what `step` tells the operator to do; what happened. `SimulatorRefused` when in
+    this step nothing is done on them."""
+    roles = roles_of(step, state.started.bindings)
+    return simulator_client.do_step(world, step.copy_of or step.id, roles, dict(state.facts))
 
 
 def renew(*, environment_id: int, scenario: str, by: AbstractUser) -> str:

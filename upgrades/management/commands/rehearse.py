@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from upgrades.domain.run_events import Recorded
 from upgrades.models import Environment, Target
 from upgrades.queries.procedures import newest, procedure_of
 from upgrades.services import procedures, starting
-from upgrades.services.rehearsal_crew import EXPECTED, Expected, Rehearsal, crew
+from upgrades.services.rehearsal_crew import Rehearsal, crew
+from upgrades.services.rehearsal_scenarios import SCENARIOS, Expected
 from upgrades.services.simulated import environment_from_world
 
 TURN = 0.1  # seconds between two looks at the run
@@ -34,32 +35,33 @@ class Command(BaseCommand):
     help = "Rehearse a procedure on simulated servers through the same services, workers and agents as a live run."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("procedure", nargs="?", default="config-server-ha")
-        parser.add_argument("--scenario", default="automatic", help=f"one of {', '.join(EXPECTED)}")
-        parser.add_argument("--all", action="store_true", help="every scenario, one after the other")
+        parser.add_argument(
+            "procedure", nargs="?", help=f"one of {', '.join(SCENARIOS)}; left out: config-server-ha"
+        )
+        parser.add_argument("--scenario", help="left out: the first of the procedure")
+        parser.add_argument(
+            "--all", action="store_true", help="every scenario of the procedure, or of all procedures"
+        )
         parser.add_argument(
             "--speed", type=float, default=10.0, help="how much faster than life the servers are"
         )
         parser.add_argument("--limit", type=float, default=120.0, help="seconds that one rehearsal may take")
 
     def handle(self, *_: Any, **options: Any) -> None:
-        scenarios = list(EXPECTED) if options["all"] else [options["scenario"]]
-        unknown = [name for name in scenarios if name not in EXPECTED]
-        if unknown:
-            raise CommandError(f"There is no scenario “{unknown[0]}”. Choose one of {', '.join(EXPECTED)}.")
+        wanted = _wanted(options["procedure"], options["scenario"], everything=options["all"])
         procedures.publish_all()
         wrong = []
         with simulator(), worker():
-            for name in scenarios:
+            for procedure, name in wanted:
                 try:
-                    complaint = self._rehearse(options["procedure"], name, options["speed"], options["limit"])
+                    complaint = self._rehearse(procedure, name, options["speed"], options["limit"])
                 except simulator_client.SimulatorUnavailable as trouble:
                     raise CommandError(str(trouble)) from trouble
-                self._say(f"{name}: {complaint or 'ended as it must'}")
+                self._say(f"{procedure}, {name}: {complaint or 'ended as it must'}")
                 if complaint:
-                    wrong.append(name)
+                    wrong.append(f"{procedure}, {name}")
         if wrong:
-            raise CommandError(f"Not as expected: {', '.join(wrong)}.")
+            raise CommandError(f"Not as expected: {'; '.join(wrong)}.")
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
@@ -67,17 +69,15 @@ class Command(BaseCommand):
 
     def _rehearse(self, procedure: str, scenario: str, speed: float, limit: float) -> str:
         """Empty when the rehearsal ended as the scenario says, else what was wrong."""
+        played = SCENARIOS[procedure][scenario]
         world = simulator_client.create_world(
-            {
-                "world": "frankfurt",
-                "name": f"rehearse-{uuid.uuid4().hex[:8]}",
-                "scenario": scenario,
-                "speed": speed,
-            }
+            {**played.world, "name": f"rehearse-{uuid.uuid4().hex[:8]}", "speed": speed}
         )
         try:
+            for trouble in played.troubles:
+                simulator_client.misbehave(world["world"], **trouble)
             rehearsal = begin(procedure, scenario, world)
-            return self._carry_out(rehearsal, EXPECTED[scenario], limit)
+            return self._carry_out(rehearsal, played.expected, limit)
         finally:
             simulator_client.delete(world["world"])
 
@@ -143,6 +143,8 @@ def told(recorded: Recorded) -> str:
             return f"held: {event.reason}"
         case e.RunEnded():
             return f"run ended: {event.ending}"
+        case e.ExposureMarked():
+            return f"exposure {event.exposure}: {event.percent} % of {event.limit} s"
         case e.ExposureOpened() | e.ExposureClosed():
             return f"exposure {event.exposure} {event.kind.split('.')[1]}"
         case _:
@@ -151,23 +153,18 @@ def told(recorded: Recorded) -> str:
 
 def begin(procedure: str, scenario: str, world: dict[str, Any]) -> Rehearsal:
     """Start a rehearsal of `procedure` in a world that plays `scenario`."""
+    played = SCENARIOS[procedure][scenario]
     environment = environment_from_world(world, name=f"Rehearsal · {scenario} · {world['world']}")
-    known = simulator_client.scenarios()["scenarios"][scenario]
-    reached = {"ConfigurationServer": world["target"], "SCS": "8.5.100", "LCA": "8.5.100"}
     Target.objects.bulk_create(
         Target(environment=environment, component=component, version=version)
-        for component, version in reached.items()
+        for component, version in played.targets.items()
     )
     operator, approver = crew(environment)
-    upgraded = bool(known["database-upgraded"])
-    parameters = {"database-upgraded": "true" if upgraded else "false"}
-    if upgraded:
-        parameters["keep-database-until"] = "2030-12-31"
     done = starting.start_run(
         environment_id=environment.pk,
         procedure=procedure,
-        bindings=_bindings(environment, procedure, world),
-        parameters=parameters,
+        bindings=_bindings(environment, procedure, played.bindings or world["roles"]),
+        parameters=played.parameters,
         confirmations={},
         rehearsal=False,  # the environment itself is a simulated one
         change="",
@@ -177,10 +174,25 @@ def begin(procedure: str, scenario: str, world: dict[str, Any]) -> Rehearsal:
     return Rehearsal(done.run, operator, approver, world["world"])
 
 
-def _bindings(environment: Environment, procedure: str, world: dict[str, Any]) -> dict[str, int]:
+def _bindings(environment: Environment, procedure: str, played: Mapping[str, str]) -> dict[str, int]:
     names = dict(environment.applications.values_list("name", "pk"))
-    roles = procedure_of(newest(procedure)).roles
-    return {role.name: names[world["roles"][role.name]] for role in roles}
+    return {role.name: names[played[role.name]] for role in procedure_of(newest(procedure)).roles}
+
+
+def _wanted(procedure: str | None, scenario: str | None, *, everything: bool) -> list[tuple[str, str]]:
+    """Procedures with their scenarios, in the order of the rehearsal."""
+    if everything and procedure is None:
+        return [(name, course) for name, courses in SCENARIOS.items() for course in courses]
+    procedure = procedure or "config-server-ha"
+    courses = SCENARIOS.get(procedure)
+    if courses is None:
+        raise CommandError(f"There is no rehearsal of “{procedure}”. Choose one of {', '.join(SCENARIOS)}.")
+    if everything:
+        return [(procedure, course) for course in courses]
+    scenario = scenario or next(iter(courses))
+    if scenario not in courses:
+        raise CommandError(f"There is no scenario “{scenario}”. Choose one of {', '.join(courses)}.")
+    return [(procedure, scenario)]
 
 
 @contextlib.contextmanager
