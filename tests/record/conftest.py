@@ -1,5 +1,6 @@
 """A run with evidence, and an auditor's own things. Imports of the application wait until Django is set up."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -55,3 +56,14 @@ def verify():
         return done.returncode, done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def verifier_module():
+    """The verifier's own functions."""
+    from upgrades.services.exports import verifier
+
+    spec = importlib.util.spec_from_file_location("verify_record", verifier())
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -79,9 +79,7 @@ class Chain:
             expected, previous = seq + 1, stored
         newest = max(sealed, default=0)
         if newest >= expected:
-            return Break(
-                expected, f"events {expected} to {newest} are missing: a checkpoint saw the last of them"
-            )
+            return Break(expected, self._missing(expected, newest))
         return None
 
     def _written_anew(self, first: int, last: int) -> str:

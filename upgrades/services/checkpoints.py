@@ -83,6 +83,8 @@ class Checkpointer:
                 self._deliver(now)
         except Refused as refusal:
             trouble = refusal.message
+        except OSError as failure:
+            trouble = f"The file of checkpoints cannot be used: {failure}. What is not in it yet is signed or written later."
         _note(now, trouble)
         return written
 
@@ -143,7 +145,7 @@ class Checkpointer:
             for delivery in waiting.filter(channel=channel).order_by("checkpoint"):
                 try:
                     send(delivery.checkpoint)
-                except OSError as trouble:
+                except OSError as trouble:  # a mail server's refusal is one, too
                     delivery.trouble = f"{trouble}"[:500]
                     delivery.save(update_fields=["trouble"])
                     logger.warning(
