@@ -32,7 +32,9 @@ def check_due(*, now: datetime | None = None) -> int:
     now = now or timezone.now()
     due = Environment.objects.filter(Q(rules_due_at=None) | Q(rules_due_at__lte=now))
     is_open = Exists(Run.objects.filter(environment=OuterRef("pk")).exclude(status__in=OVER))
-    found = due.filter(Q(rehearsal_of=None) | is_open).order_by(F("rules_due_at").asc(nulls_first=True), "pk")[:AT_ONCE]
+    found = due.filter(Q(rehearsal_of=None) | is_open).order_by(
+        F("rules_due_at").asc(nulls_first=True), "pk"
+    )[:AT_ONCE]
     for environment in found:
         # Before the look: what changes while we look makes it due again.
         Environment.objects.filter(pk=environment.pk).update(rules_due_at=now + LOOK_EVERY)

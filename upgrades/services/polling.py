@@ -1,8 +1,9 @@
 """Polling agents: one event loop follows many agents at once, so that a slow or hostile one delays nobody else.
 
 An agent is followed by whoever holds its lease, a row in the database. Agents of open runs are asked without pause,
-by long poll; the others every 15 seconds, for their health. A worker that dies loses its leases by time, and the next
-one goes on from the cursors in the database: nothing is remembered here that matters.
+by long poll; the others every 15 seconds, for their health, the processes of their hosts, and what an SCS there has
+logged. A worker that dies loses its leases by time, and the next one goes on from the cursors in the database: nothing
+is remembered here that matters.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from django.db import DatabaseError, close_old_connections, transaction
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
-from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, Cursor
+from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, Cursor, Logs
 from upgrades.models import Agent, Application, LogFile, Run, RunBinding
-from upgrades.services import agents, runs
+from upgrades.services import agents, runs, scs_logs
 from upgrades.services.probes import ask, judge
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ CLOSING = (
     1.0  # seconds that a loop which is over waits for answers; one late agent must not hold the others up
 )
 PROBE_EVERY = 0.5
+READS_PER_LOOK = 8  # answers that a look takes of the logs of an SCS
 CLAIM_EVERY = 0.25
 AGENTS_PER_LOOP = 500
 NOT_TAKEN_IN = "What it answered could not be stored. It is asked again; the log of the worker says why."
@@ -94,16 +96,34 @@ def overdue() -> bool:
     return Agent.objects.filter(free, Q(due_at=None) | Q(due_at__lte=late)).exists()
 
 
+def _held(agent_id: int, token: uuid.UUID) -> bool:
+    """Whether the lease is ours still; it is made longer."""
+    ours = Agent.objects.filter(pk=agent_id, lease_token=token)
+    return bool(ours.update(lease_until=timezone.now() + LEASE))
+
+
 def plan(agent_id: int, token: uuid.UUID) -> Plan | None:
     """What to ask next, and the lease made longer; None when the lease is lost or no open run needs the agent."""
-    held = Agent.objects.filter(pk=agent_id, lease_token=token).update(lease_until=timezone.now() + LEASE)
-    if not held:
+    if not _held(agent_id, token):
         return None
     agent = Agent.objects.get(pk=agent_id)
     bound = RunBinding.objects.exclude(run__status__in=agents.OVER).values("application")
     applications = list(Application.objects.filter(host=agent.host_id, pk__in=bound))
     if not applications:
         return None
+    return _asking(agent, [*applications, *scs_logs.unbound(agent.host_id, applications)])
+
+
+def scs_plan(agent_id: int, token: uuid.UUID) -> Plan | None:
+    """What to ask for the standing rules' sake, and the lease made longer; None when it is lost or no SCS is there."""
+    if not _held(agent_id, token):
+        return None
+    agent = Agent.objects.get(pk=agent_id)
+    applications = scs_logs.unbound(agent.host_id, ())
+    return _asking(agent, applications) if applications else None
+
+
+def _asking(agent: Agent, applications: list[Application]) -> Plan:
     files = LogFile.objects.filter(application__in=applications, state="open").select_related("application")
     return Plan(
         address=agents.address_of(agent),
@@ -233,6 +253,15 @@ class Loop:
             await _thread(_trouble, agent_id, self.token, str(trouble))
         else:
             await _thread(_look, agent_id, self.token, health, logs)
+            await self._listen(agent_id, logs)
+
+    async def _listen(self, agent_id: int, logs: Logs) -> None:
+        """Read on in the logs of the SCS on this host, a little at each look: the standing rules need its reports."""
+        await _thread(scs_logs.begin, agent_id, logs)
+        for _ in range(READS_PER_LOOK):
+            asked = await _thread(scs_plan, agent_id, self.token)
+            if asked is None or self.over or not await self._poll(agent_id, asked, wait=0.0):
+                return
 
     async def _watch(self, agent_id: int) -> None:
         probing = asyncio.create_task(self._probe(agent_id))
@@ -246,8 +275,9 @@ class Loop:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
 
-    async def _poll(self, agent_id: int, asked: Plan) -> None:
-        wait = max(0.0, min(WAIT, self.until - time.monotonic()))
+    async def _poll(self, agent_id: int, asked: Plan, wait: float = WAIT) -> bool:
+        """Ask once and store the answer; True when it brought something of a log."""
+        wait = max(0.0, min(wait, self.until - time.monotonic()))
         try:
             news = await self.client.poll(
                 asked.address,
@@ -259,8 +289,9 @@ class Loop:
         except AgentTrouble as trouble:
             await _thread(_trouble, agent_id, self.token, str(trouble))
             await asyncio.sleep(RETRY)
-        else:
-            await _thread(_take, agent_id, self.token, news)
+            return False
+        await _thread(_take, agent_id, self.token, news)
+        return any(application.files for application in news.applications.values())
 
     async def _probe(self, agent_id: int) -> None:
         """Ask what the open gates want to know; only an answer that differs from the last one is reported."""
