@@ -35,6 +35,17 @@ def test_a_run_on_a_configuration_server_begins_the_freeze():
     assert "confserv" in {holder.name for holder in freeze(whole(), [run]).holders}
 
 
+def test_once_a_target_is_reached_an_unknown_version_keeps_the_freeze():
+    upgraded = at(whole(), "8.5.101", MASTER, PROXY)
+    assert [
+        one.name
+        for one in freeze(
+            at(upgraded, "", PROXY, but=("proxy1", "proxy1_b", "proxy2", "proxy2_b", "proxy3"))
+        ).holders
+    ] == ["proxy4"]
+    assert not freeze(at(whole(), "", PROXY)).is_on, "nobody has begun"
+
+
 def test_dormant_copies_hold_it_too():
     held = freeze(at(whole(), "8.5.101", MASTER, PROXY, but=("dr_b",)))
     assert [holder.name for holder in held.holders] == ["dr_b"]

@@ -19,7 +19,10 @@ def freeze(picture: Picture, open_runs: Sequence[OpenRun] = ()) -> Freeze:
     newest = max(known, key=lambda version: Version.parse(version), default="")
     mixed = any(reaches(version, newest) is False for version in known)
     migrating = any(run.servers & {server.name for server in servers} for run in open_runs)
-    if not mixed and not migrating:
+    # A version that nobody knows may be an old one: once somebody has reached a target, doubt keeps the freeze.
+    reached = any(reaches(server.version, picture.targets.get(server.type, "")) for server in servers)
+    doubtful = reached and len(known) < len(servers)
+    if not (mixed or migrating or doubtful):
         return Freeze(())
     holders = []
     for server in sorted(servers, key=lambda server: (server.type, server.name)):
