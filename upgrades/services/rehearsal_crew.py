@@ -8,7 +8,7 @@ Nothing here opens a gate: the crew confirms, attaches and signs, the servers lo
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from django.contrib.auth.models import AbstractUser, User
@@ -155,6 +155,7 @@ class Rehearsal:
     operator: AbstractUser
     approver: AbstractUser
     world: str
+    delays: Mapping[str, float] = field(default_factory=dict)
     done_in_world: set[tuple[str, int]] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
 
@@ -191,9 +192,13 @@ class Rehearsal:
         key = (state.current, at.visit)
         if at.status is not StepStatus.BEGUN or key in self.done_in_world:
             return []
+        step = procedure.step(state.current)
+        passed = (timezone.now() - at.begun_at).total_seconds() if at.begun_at else 0.0
+        if passed < self.delays.get(step.copy_of or step.id, 0.0):
+            return []
         self.done_in_world.add(key)
         try:
-            said = play(self.world, procedure.step(state.current), state)
+            said = play(self.world, step, state)
         except simulator_client.SimulatorRefused:
             return []  # in this step nothing is done on the servers
         return [f"servers: {said}"]

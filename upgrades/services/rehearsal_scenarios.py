@@ -26,15 +26,15 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """`world` and `troubles` are what the simulator takes, `bindings` names the server of each role; empty, the world
-    itself says who plays what."""
+    """`world` is what the simulator takes, `bindings` names the server of each role; empty, the world itself says who
+    plays what. `delays` are steps for which the crew takes its time, in seconds."""
 
     expected: Expected
     world: Mapping[str, Any]
     targets: Mapping[str, str]
     parameters: Mapping[str, str] = field(default_factory=dict)
     bindings: Mapping[str, str] = field(default_factory=dict)
-    troubles: tuple[Mapping[str, Any], ...] = ()
+    delays: Mapping[str, float] = field(default_factory=dict)
 
 
 COMPLETED = Expected(ending="completed")
@@ -80,13 +80,13 @@ _LCA = {
         world={"world": "hamburg"},
         targets=_LCA_TARGETS,
     ),
-    # An agent that comes up later than the option allows: the countdown says so, and SCS switches over wrongly.
+    # The agent is installed later than the option allows: the countdown says so, and SCS switches over wrongly.
     "slow": Scenario(
         expected=Expected(ending="completed", recorded=("exposure.mark",)),
         world={"world": "hamburg"},
         targets=_LCA_TARGETS,
         parameters={"disconnect-switchover-timeout": "3", "hosts": "ham-app-01"},
-        troubles=({"what": "slow-start", "server": "lca_ham-app-01", "value": 50},),
+        delays={"install-lca": 5.0},
     ),
 }
 

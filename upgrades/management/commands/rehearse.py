@@ -74,8 +74,6 @@ class Command(BaseCommand):
             {**played.world, "name": f"rehearse-{uuid.uuid4().hex[:8]}", "speed": speed}
         )
         try:
-            for trouble in played.troubles:
-                simulator_client.misbehave(world["world"], **trouble)
             rehearsal = begin(procedure, scenario, world)
             return self._carry_out(rehearsal, played.expected, limit)
         finally:
@@ -171,7 +169,7 @@ def begin(procedure: str, scenario: str, world: dict[str, Any]) -> Rehearsal:
         by=operator,
         command_id=uuid.uuid4(),
     )
-    return Rehearsal(done.run, operator, approver, world["world"])
+    return Rehearsal(done.run, operator, approver, world["world"], played.delays)
 
 
 def _bindings(environment: Environment, procedure: str, played: Mapping[str, str]) -> dict[str, int]:
