@@ -18,7 +18,7 @@ from upgrades.domain.run_state import Burden, Deviation, RunState, StepStatus, f
 from upgrades.domain.wording import fill
 from upgrades.models import Run, RunBurden, RunRequest, RunStep
 from upgrades.queries.procedures import procedure_of
-from upgrades.services import claims
+from upgrades.services import claims, results
 
 
 def project(run: Run, procedure: Procedure, before: RunState | None, after: RunState, head: str) -> None:
@@ -28,6 +28,8 @@ def project(run: Run, procedure: Procedure, before: RunState | None, after: RunS
     _requests(run, procedure, before, after)
     if after.ended_at is not None:
         claims.release(run.pk, at=after.ended_at)
+        if before is not None:  # not when the rows are only written anew
+            results.apply(run, procedure.id, after)
     _summary(run, procedure, after, head)
 
 

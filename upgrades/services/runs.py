@@ -165,6 +165,9 @@ def _append(
     transaction.on_commit(lambda: wake(run.pk))
 
 
+QUIET = 5.0  # seconds without ringing after a broker did not answer: its time-out is not to be waited for at each act
+_quiet_until = 0.0
+
 # Set by `tasks.py`: how a worker is told to look at a run. Nothing depends on it: the reconciler finds what it missed.
 _alarm: list[Callable[[int], None]] = []
 
@@ -176,10 +179,14 @@ def on_wake(alarm: Callable[[int], None]) -> None:
 
 def wake(run_id: int) -> None:
     """Ring the bell; a broker that is away is no error, for the run is found without it."""
+    global _quiet_until  # one per process: each of its threads would wait in vain
+    if time.monotonic() < _quiet_until:
+        return
     for alarm in _alarm:
         try:
             alarm(run_id)
         except Exception as trouble:  # whatever the broker's client raises
+            _quiet_until = time.monotonic() + QUIET
             logger.warning("no worker could be told of run %s: %s", run_id, trouble)
 
 
@@ -198,9 +205,6 @@ _ENVIRONMENT_EVENTS = (
 
 def _touches_environment(recorded: Iterable[Recorded]) -> bool:
     return any(isinstance(item.event, _ENVIRONMENT_EVENTS) for item in recorded)
-QUIET = 5.0  # seconds without ringing after a broker did not answer: its time-out is not to be waited for at each act
-_quiet_until = 0.0
-
 
 
 def _apply_effects(run: Run, state: RunState, recorded: Iterable[Recorded]) -> None:
@@ -212,14 +216,10 @@ def _apply_effects(run: Run, state: RunState, recorded: Iterable[Recorded]) -> N
         role, _, field = event.name.partition(".")
         bound = state.started.bindings.get(role)
         if bound is not None and field in ("version", "mode"):
-    global _quiet_until
-    if time.monotonic() < _quiet_until:
-        return
             Application.objects.filter(environment=run.environment_id, name=bound.application).update(
                 **{field: event.value}
             )
             if bound.application_type == LCA and field == "version":
-            _quiet_until = time.monotonic() + QUIET
                 Host.objects.filter(environment=run.environment_id, name=bound.host).update(
                     lca_version=event.value
                 )
