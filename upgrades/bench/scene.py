@@ -1,0 +1,144 @@
+"""The runs of the benchmark: pairs of servers whose logs lie with the benchmark's own agents."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
+
+from upgrades.adapters import event_store
+from upgrades.bench.agents import application_of, log_of, name_of
+from upgrades.domain import run as core
+from upgrades.domain.run_state import RunState, StepStatus, fold
+from upgrades.models import Application, Environment, Membership
+from upgrades.services import runs, starting
+from upgrades.services.simulated import environment_from_world
+
+GATE = "launch-new"  # the step whose gate opens by what its server logs
+NEXT = "stop-old"  # the step that the run comes to when it opens
+REASON = "Not a part of what is measured here."
+OLD = "8.1.3"
+LIMIT = 60.0
+OPENING = "10:00:01.000 Std 25301 synthetic\n10:00:02.000 Std 22170 synthetic\n"
+
+
+@dataclass(slots=True)
+class Pair:
+    """A pair of servers in an environment of its own, and the run whose gate is open now."""
+
+    environment: Environment
+    log: Path
+    bindings: dict[str, int]
+    run: int = 0
+
+    @property
+    def state(self) -> RunState:
+        return fold(event_store.load(self.run))
+
+
+class Team:
+    """Who acts: one starts and works, the other signs."""
+
+    def __init__(self) -> None:
+        self.operator = User.objects.create(username="bench-operator")
+        self.approver = User.objects.create(username="bench-approver")
+
+    def join(self, environment: Environment) -> None:
+        for user, role in ((self.operator, "operator"), (self.approver, "approver")):
+            Membership.objects.create(environment=environment, user=user, role=role)
+
+    def act(self, pair: Pair, command: core.Command, *, signing: bool = False) -> None:
+        by = self.approver if signing else self.operator
+        runs.act(run_id=pair.run, command=command, by=by, command_id=uuid.uuid4())
+
+    def start(self, pair: Pair) -> None:
+        """A new run on the pair's servers, as old as they were at first."""
+        Application.objects.filter(environment=pair.environment).update(version=OLD)
+        pair.run = starting.start_run(
+            environment_id=pair.environment.pk,
+            procedure="config-server-ha",
+            bindings=pair.bindings,
+            parameters={"target": "8.5.101", "database-upgraded": "false"},
+            confirmations={},
+            rehearsal=False,
+            change="",
+            by=self.operator,
+            command_id=uuid.uuid4(),
+        ).run
+
+    def open_gate(self, pair: Pair) -> None:
+        """Start a run and skip what comes before the gate, until the gate waits for its log."""
+        self.start(pair)
+        until = time.monotonic() + LIMIT
+        while not self._waits(pair):
+            if time.monotonic() > until:
+                raise TimeoutError(f"Run {pair.run} has not come to its gate within {LIMIT:g} seconds.")
+
+    def _waits(self, pair: Pair) -> bool:
+        state = pair.state
+        step = state.current or ""
+        if step != GATE:
+            asked = core.AskDeviation(step=step, visit=state.steps[step].visit, what="skip", reason=REASON)
+            self.act(pair, asked)
+            self.act(pair, core.SignDeviation(number=len(state.deviations) + 1), signing=True)
+            return False
+        if state.steps[step].status is StepStatus.BEGUN:
+            return True
+        runs.advance_run(pair.run)
+        return False
+
+    def end(self, pair: Pair) -> None:
+        """End the pair's run, so that another can start on its servers."""
+        for burden in pair.state.unowned:
+            self.act(pair, core.TakeOver(burden=burden.id, reason=REASON), signing=True)
+        self.act(pair, core.Abort(reason=REASON))
+
+
+def pair_of(number: int, agents: Sequence[dict[str, str]], folder: Path, team: Team) -> Pair:
+    """The pair whose servers stand on the hosts of these two agents, the first of which has that (even) number."""
+    numbers = (number, number + 1)
+    world = {
+        "world": "",
+        "servers": [_server(number) for number in numbers],
+        "agents": [_agent(agent) for agent in agents],
+    }
+    environment = environment_from_world(world, name=f"Bench {number}")
+    team.join(environment)
+    ids = dict(environment.applications.values_list("standing", "pk"))
+    return Pair(environment, log_of(folder, numbers[1]), {"new": ids["backup"], "old": ids["primary"]})
+
+
+def idle_agents(agents: Sequence[dict[str, str]]) -> None:
+    """Register agents that no run needs: they are only asked for their health."""
+    if agents:
+        first = int(agents[0]["agent"].rpartition("-")[2])
+        servers = [
+            {**_server(first + place), "name": f"server-{place}", "peer": None, "role": "primary"}
+            for place in range(len(agents))
+        ]
+        world = {"world": "", "servers": servers, "agents": [_agent(agent) for agent in agents]}
+        environment_from_world(world, name="Bench, idle")
+
+
+def _server(number: int) -> dict[str, Any]:
+    is_backup = bool(number % 2)
+    return {
+        "name": application_of(number),
+        "type": "ConfigurationServer",
+        "host": name_of(number),
+        "version": OLD,
+        "role": "backup" if is_backup else "primary",
+        "peer": application_of(number + 1),
+        "port": 2020,
+        "mode": "backup" if is_backup else "primary",
+    }
+
+
+def _agent(agent: dict[str, str]) -> dict[str, Any]:
+    key = {"id": "k1", "secret": agent["secret"]}
+    return {"host": agent["agent"], "agent": agent["agent"], "url": agent["url"], "key": key}
