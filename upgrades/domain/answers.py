@@ -10,12 +10,14 @@ from upgrades.domain.refusal import BadInput
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.domain.wording import checked
 
+LONGEST = {ParameterType.TEXT: 4000}  # a text may be a list of hosts (LCA-2); everything else is short
+SHORT = 200
 LARGEST = 86_400  # a number is a length in seconds so far; none of them lasts longer than a day
 
 
 def answer_of(parameter: Parameter, stated: str, facts: Facts) -> Fact:
     """The fact that the answer `stated` gives; None for one that may be left out. `BadInput` says what is wrong."""
-    text = checked(stated, what=parameter.title, most=200)
+    text = checked(stated, what=parameter.title, most=LONGEST.get(parameter.type, SHORT))
     if not text:
         needed = parameter.required
         if parameter.required_when is not None:

@@ -15,6 +15,7 @@ from django.shortcuts import render, resolve_url
 from django.views.decorators.http import require_http_methods
 
 from upgrades.adapters import simulator_client
+from upgrades.domain.answers import LONGEST, SHORT
 from upgrades.domain.procedure import ParameterType
 from upgrades.domain.refusal import NotAllowed, Refused
 from upgrades.models import Environment, ProcedureVersion
@@ -146,7 +147,10 @@ def _parameter_field(parameter: ParameterChoice) -> forms.Field:
         return forms.CharField(widget=widget, max_length=10, error_messages=missing, **common)
     attrs = {"inputmode": "decimal"} if parameter.type is ParameterType.VERSION else {}
     return forms.CharField(
-        max_length=200, widget=forms.TextInput(attrs=attrs), error_messages=missing, **common
+        max_length=LONGEST.get(parameter.type, SHORT),
+        widget=forms.TextInput(attrs=attrs),
+        error_messages=missing,
+        **common,
     )
 
 
