@@ -100,6 +100,26 @@ def names(condition: Condition) -> frozenset[str]:
             return frozenset().union(*(names(part) for part in parts))
 
 
+def spell(condition: Condition) -> str:
+    """The condition as a text that says the same."""
+    match condition:
+        case Is(name):
+            return name
+        case Compare(name, operation, other, _):
+            return f"{name} {operation} {other}"
+        case Not(inner):
+            return f"not {_bracketed(inner)}"
+        case All(parts):
+            return " and ".join(_bracketed(part) for part in parts)
+        case AnyOf(parts):
+            return " or ".join(_bracketed(part) for part in parts)
+
+
+def _bracketed(condition: Condition) -> str:
+    text = spell(condition)
+    return f"({text})" if isinstance(condition, All | AnyOf) else text
+
+
 def renamed(condition: Condition, name: Callable[[str], str]) -> Condition:
     """The same condition over other facts: each fact's name is what `name` makes of it."""
     match condition:

@@ -172,8 +172,10 @@ def _outcome(gate: EventGate, state: RunState, reached: Recorded, recorded: Gate
     event = reached.event
     if not isinstance(event, e.OutcomeReached):
         raise TypeError(event.kind)
-    outcome = next(outcome for outcome in gate.rule.outcomes if outcome.id == event.outcome)
     proof = tuple(f"event {seq}" for seq in event.lines)
+    outcome = next((outcome for outcome in gate.rule.outcomes if outcome.id == event.outcome), None)
+    if outcome is None:  # it belongs to the text that the run has left
+        return cannot_tell(f"Under an earlier text this ended in “{event.outcome}”.", *proof)
     if isinstance(outcome.follow, PutOnHold):
         return failed(fill(outcome.follow.reason, state.facts), *proof)
     if recorded.contradicted:

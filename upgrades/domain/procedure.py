@@ -169,9 +169,17 @@ class EndRun:
 
 @dataclass(frozen=True, slots=True)
 class GoOver:
-    """Another procedure takes over; what is done stays done."""
+    """The run goes on under another text, and what is done stays done (CSM-4b).
+
+    It enters the steps `through` in this order, then goes on as that text says and passes over what was done before.
+    `text_hash` and `authors` are those of that text.
+    """
 
     procedure: str
+    version: int
+    through: tuple[str, ...]
+    text_hash: str = ""
+    authors: tuple[str, ...] = ()
 
 
 Follow = GoOn | GoTo | PutOnHold | EndRun | GoOver
@@ -426,3 +434,10 @@ class Procedure:
             else:
                 count, letter = count + 1, 0
                 yield step.id, str(count)
+
+
+def goings_over(procedure: Procedure) -> Iterator[GoOver]:
+    """Every way in which a run can leave this text for another one."""
+    for step in procedure.steps:
+        outcomes = (outcome.follow for gate in step.event_gates for outcome in gate.rule.outcomes)
+        yield from (follow for follow in (*outcomes, step.then) if isinstance(follow, GoOver))

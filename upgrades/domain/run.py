@@ -14,7 +14,7 @@ from typing import Any
 
 from upgrades.domain import run_events as e
 from upgrades.domain.answers import answer_of
-from upgrades.domain.condition import holds
+from upgrades.domain.condition import Fact, holds
 from upgrades.domain.event_rule import APPLICATION_STARTED, RuleResult
 from upgrades.domain.gates import (
     policy_of,
@@ -256,7 +256,7 @@ def barred(state: RunState, by_id: str) -> str:
     """Why this person may not approve anything in this run; empty when nothing stands against it (section 7)."""
     if by_id == state.starter.id:
         return "whoever started the run may not approve it"
-    if by_id in state.started.authors:
+    if by_id in state.authors:
         return "an author of this procedure version may not approve its runs"
     if by_id in state.executors:
         return "whoever carried out a part of the run may not approve it"
@@ -309,8 +309,12 @@ def _not_held(state: RunState) -> None:
         raise OutOfTurn(f"The run is on hold: {state.hold_reason} Resume it first.")
 
 
-def _closed(verdict_list: Iterable[tuple[Any, Any]]) -> str:
-    return " ".join(f"“{gate.title}”: {found.reason}" for gate, found in verdict_list if not found.is_met)
+def _closed(state: RunState, verdict_list: Iterable[tuple[Any, Any]]) -> str:
+    return " ".join(
+        f"“{fill(gate.title, state.facts)}”: {found.reason}"
+        for gate, found in verdict_list
+        if not found.is_met
+    )
 
 
 # Persons' commands.
@@ -323,7 +327,7 @@ def _begin(procedure: Procedure, state: RunState, command: Begin, by: Actor) -> 
     _not_held(state)
     if at.status is StepStatus.BEGUN:
         return []
-    closed = _closed(verdicts(procedure, state, step, step.needs))
+    closed = _closed(state, verdicts(procedure, state, step, step.needs))
     if closed:
         raise GateClosed(f"“{fill(step.title, state.facts)}” cannot begin. {closed}")
     missing = [name for name in watched_at(state, step) if name not in command.watermarks]
@@ -359,7 +363,7 @@ def _complete(procedure: Procedure, state: RunState, command: Complete, by: Acto
     if at.status is not StepStatus.BEGUN:
         raise OutOfTurn(f"“{fill(step.title, state.facts)}” has not begun yet. Begin it first.")
     found = verdicts(procedure, state, step, step.gates)
-    closed = _closed(found)
+    closed = _closed(state, found)
     if closed:
         raise GateClosed(f"“{fill(step.title, state.facts)}” cannot be completed. {closed}")
     return _completion(procedure, state, step, {gate.id: verdict.reason for gate, verdict in found})
@@ -693,30 +697,52 @@ def _completion(procedure: Procedure, state: RunState, step: Step, proof: dict[s
     events: list[RunEvent] = [e.StepCompleted(step=step.id, visit=state.steps[step.id].visit, proof=proof)]
     for effect in step.effects:
         if effect.when is None or holds(effect.when, state.facts):
-            value = state.facts.get(effect.to, effect.to)
+            value = _TRUTHS.get(effect.to, state.facts.get(effect.to, effect.to))
             events.append(e.FactSet(name=effect.set, value=value, step=step.id))
     events += _burdens_at(procedure, state, step, Moment.COMPLETE)
     return [*events, *_follow(procedure, state, step, step.then)]
 
 
+_TRUTHS: dict[str, Fact] = {"true": True, "false": False}
+
+
 def _follow(procedure: Procedure, state: RunState, step: Step, follow: Follow) -> list[RunEvent]:
     match follow:
         case GoOn():
+            if state.route:
+                return _enter(procedure, state, procedure.step(state.route[0]), named=True)
             return _enter(procedure, state, procedure.after(step.id))
         case GoTo(target):
-            return _enter(procedure, state, procedure.step(target))
+            return _enter(procedure, state, procedure.step(target), named=True)
         case EndRun(ending):
             return [e.RunClosing(ending=ending)]
-        case GoOver(other):
-            return [e.RunEnded(ending="gone over", go_over=other)]
+        case GoOver():
+            return [
+                e.RunGoneOver(
+                    procedure=follow.procedure,
+                    procedure_version=follow.version,
+                    procedure_hash=follow.text_hash,
+                    authors=list(follow.authors),
+                    through=list(follow.through),
+                )
+            ]
         case PutOnHold(reason):
             return [e.RunHeld(reason=fill(reason, state.facts))]
 
 
-def _enter(procedure: Procedure, state: RunState, step: Step | None) -> list[RunEvent]:
-    """Enter `step`, or the first after it that this run has; skipped ones are recorded with the reason."""
+def _enter(
+    procedure: Procedure, state: RunState, step: Step | None, *, named: bool = False
+) -> list[RunEvent]:
+    """Enter `step`, or the first after it that this run has; skipped ones are recorded with the reason.
+
+    What was done under an earlier text is passed over, unless it is `named` as the one to go to.
+    """
     events: list[RunEvent] = []
     while step is not None:
+        if step.id in state.kept and not named:
+            step = procedure.after(step.id)
+            continue
+        named = False
         before = state.steps.get(step.id)
         visit = (before.visit if before else 0) + 1
         wanted = True if step.when is None else holds(step.when, state.facts)
@@ -867,10 +893,13 @@ def _is_news(state: RunState, event: e.ProbeAnswered) -> bool:
 
 
 def advance(procedure: Procedure, state: RunState) -> list[RunEvent]:
-    """What follows by itself from the present state: one round; call it again until nothing comes."""
-    if state.is_over:
+    """What follows by itself from the present state: one round; call it again until nothing comes.
+
+    Nothing does when the run follows another text than `procedure`: then ask with that one (`state.text`).
+    """
+    if state.is_over or not follows(procedure, state):
         return []
-    for rule in (_contradictions, _outcomes, _lapses, _branches, _by_itself, _ending):
+    for rule in (_arrival, _contradictions, _outcomes, _lapses, _branches, _by_itself, _ending):
         events = rule(procedure, state)
         if events:
             return events
@@ -887,6 +916,18 @@ def settle(procedure: Procedure, state: RunState, at: datetime) -> list[RunEvent
     return events
 
 
+def follows(procedure: Procedure, state: RunState) -> bool:
+    """Whether `procedure` is the text that the run follows now."""
+    return state.gone_over is None or state.text == (procedure.id, procedure.version)
+
+
+def _arrival(procedure: Procedure, state: RunState) -> list[RunEvent]:
+    """Enter the first step under the text that the run has gone over to."""
+    if state.current is not None or not state.route:
+        return []
+    return _enter(procedure, state, procedure.step(state.route[0]), named=True)
+
+
 def _contradictions(procedure: Procedure, state: RunState) -> list[RunEvent]:
     for watch in active_watches(procedure, state):
         if not watch.settled:
@@ -898,7 +939,7 @@ def _contradictions(procedure: Procedure, state: RunState) -> list[RunEvent]:
         known = state.gate(step_id, gate_id).contradicted
         for reason, seen in rule_result(gate, state, step_id).contradictions:
             if seen.seq not in known:
-                why = f"{watch.application}: {reason}, after “{gate.title}” was met."
+                why = f"{watch.application}: {reason}, after “{fill(gate.title, state.facts)}” was met."
                 contradicted = e.VerdictContradicted(
                     step=step_id, visit=visit, gate=gate_id, reason=why, line=seen.seq
                 )
@@ -1003,7 +1044,7 @@ def _by_itself(procedure: Procedure, state: RunState) -> list[RunEvent]:
     if at.status is StepStatus.CURRENT:
         if step.begun_by_person or step.event_gates or baselines_at(procedure, state, step):
             return []
-        if _closed(verdicts(procedure, state, step, step.needs)):
+        if _closed(state, verdicts(procedure, state, step, step.needs)):
             return []
         return [
             e.StepBegun(step=step.id, visit=at.visit),
@@ -1012,7 +1053,7 @@ def _by_itself(procedure: Procedure, state: RunState) -> list[RunEvent]:
     if step.completes is not Completes.BY_ITSELF:
         return []
     found = verdicts(procedure, state, step, step.gates)
-    if _closed(found):
+    if _closed(state, found):
         return []
     return _completion(procedure, state, step, {gate.id: verdict.reason for gate, verdict in found})
 
@@ -1030,7 +1071,7 @@ def begins_with_watermark(procedure: Procedure, state: RunState) -> Step | None:
     step, at = procedure.step(state.current), state.steps[state.current]
     if at.status is not StepStatus.CURRENT or step.begun_by_person or not step.event_gates:
         return None
-    return None if _closed(verdicts(procedure, state, step, step.needs)) else step
+    return None if _closed(state, verdicts(procedure, state, step, step.needs)) else step
 
 
 _NO_GATE = GateState()

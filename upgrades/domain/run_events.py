@@ -250,7 +250,7 @@ class EvidenceAttached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalSigned:
-    """A signature over the digest of what was shown."""
+    """A signature over the digest of what was shown. `proof`: how the signer had just shown who signs."""
 
     kind: ClassVar[str] = "approval.signed"
     step: str
@@ -258,6 +258,7 @@ class ApprovalSigned:
     gate: str
     digest: str
     comment: str = ""
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,6 +373,7 @@ class DeviationSigned:
     kind: ClassVar[str] = "deviation.signed"
     number: int
     comment: str = ""
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -401,6 +403,18 @@ class RunResumed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunGoneOver:
+    """The run goes on under another text: it enters the steps `through` first, and keeps what is done."""
+
+    kind: ClassVar[str] = "run.gone-over"
+    procedure: str
+    procedure_version: int
+    procedure_hash: str
+    authors: list[str]
+    through: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunClosing:
     """The last step is behind; the run ends as `ending` once no exposure or duty is left without an owner."""
 
@@ -410,11 +424,10 @@ class RunClosing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded:
-    """`ending` as the procedure names it: completed, compatible. `go_over` names the procedure that takes over."""
+    """`ending` as the procedure names it: completed, compatible."""
 
     kind: ClassVar[str] = "run.ended"
     ending: str
-    go_over: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -459,6 +472,7 @@ RunEvent = (
     | NoteAdded
     | RunHeld
     | RunResumed
+    | RunGoneOver
     | RunClosing
     | RunEnded
     | RunAborted

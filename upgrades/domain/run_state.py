@@ -135,10 +135,21 @@ class RunState:
     lost_agents: Mapping[str, str] = field(default_factory=dict)
     totals: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # application -> (total, seq)
     executors: frozenset[str] = frozenset()  # ids of those who carried out any part
+    gone_over: e.RunGoneOver | None = None  # the newest one: the text that the run follows since then
+    route: tuple[str, ...] = ()  # steps to enter next, before the order of the text counts again
+    kept: frozenset[str] = frozenset()  # steps that were done under an earlier text: they are passed over
+    authors: frozenset[str] = frozenset()  # of every text that the run has followed
 
     @property
     def is_over(self) -> bool:
         return self.status in (RunStatus.ENDED, RunStatus.ABORTED)
+
+    @property
+    def text(self) -> tuple[str, int]:
+        """Name and version of the procedure that the run follows now."""
+        if self.gone_over is not None:
+            return self.gone_over.procedure, self.gone_over.procedure_version
+        return self.started.procedure, self.started.procedure_version
 
     def gate(self, step: str, gate: str, visit: int | None = None) -> GateState:
         if visit is None:
@@ -187,6 +198,7 @@ def begin(first: Recorded) -> RunState:
         changed_at=first.at,
         facts=dict(started.facts),
         executors=frozenset({first.by.id}),
+        authors=frozenset(started.authors),
     )
 
 
@@ -242,6 +254,8 @@ def _apply(state: RunState, recorded: Recorded) -> RunState:
         case e.RunResumed():
             status = RunStatus.CLOSING if state.current is None else RunStatus.RUNNING
             return replace(state, status=status, hold_reason="", held_at=None)
+        case e.RunGoneOver():
+            return _gone_over(state, event)
         case e.RunClosing(ending=ending):
             return replace(state, status=RunStatus.CLOSING, ending=ending, current=None)
         case e.RunEnded(ending=ending):
@@ -256,12 +270,25 @@ def _apply(state: RunState, recorded: Recorded) -> RunState:
             assert_never(event)
 
 
+def _gone_over(state: RunState, event: e.RunGoneOver) -> RunState:
+    done = {step for step, at in state.steps.items() if at.status is StepStatus.DONE}
+    return replace(
+        state,
+        current=None,
+        gone_over=event,
+        route=tuple(event.through),
+        kept=frozenset(done),
+        authors=state.authors | set(event.authors),
+    )
+
+
 def _step(state: RunState, recorded: Recorded) -> RunState:
     event = recorded.event
     match event:
         case e.StepEntered(step=step, visit=visit):
             entered = StepState(visit=visit, status=StepStatus.CURRENT, entered_at=recorded.at)
-            return replace(state, current=step, steps={**state.steps, step: entered})
+            route = state.route[1:] if state.route[:1] == (step,) else state.route
+            return replace(state, current=step, steps={**state.steps, step: entered}, route=route)
         case e.StepBegun(step=step):
             at = replace(
                 state.steps[step],

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from upgrades.domain import procedure as p
 from upgrades.domain.condition import Condition, Is, NotACondition, parse_condition
 from upgrades.domain.groups import PARTS
 from upgrades.domain.procedure import EndRun, Follow, GoOn, GoOver, GoTo, PutOnHold
@@ -45,6 +46,9 @@ class Reading:
 
     mistakes: Mistakes
     known: k.Known
+    texts: Callable[[str, int], p.Procedure | None] = lambda _name, _version: (
+        None
+    )  # other procedures, sound ones
     places: dict[int, tuple[Place, str]] = field(default_factory=dict)
     _kept: list[Any] = field(default_factory=list)
 
@@ -633,6 +637,9 @@ class Kinds:
         return {"oneOf": [record.schema(defs) for record in self.kinds.values()]}
 
 
+_GO_OVER = ("go-over", "version", "through")
+
+
 @dataclass(frozen=True, slots=True)
 class FollowText:
     """What comes next: `continue`, or one of go-to, end, go-over, and for outcomes hold."""
@@ -644,15 +651,16 @@ class FollowText:
         forms: dict[str, tuple[Form, Callable[[str], Follow]]] = {
             "go-to": (Reference("step"), GoTo),
             "end": (Identifier(), EndRun),
-            "go-over": (Identifier(), GoOver),
         }
         return forms | ({"hold": (Text(most=300), PutOnHold)} if self.may_hold else {})
 
     def read(self, node: Node, to: Reading, item: str) -> Follow:
         if isinstance(node, TextNode) and node.text == "continue":
             return GoOn()
+        if isinstance(node, MapNode) and node.get("go-over") is not None:
+            return self._go_over(node, to, item)
         forms = self._forms()
-        words = [f"`{word}: …`" for word in forms]
+        words = [f"`{word}: …`" for word in (*forms, "go-over")]
         if not isinstance(node, MapNode) or len(node.entries) != 1 or node.entries[0][0].text not in forms:
             to.mistake(
                 node, item, f"Say what follows: `continue`, or one of {', '.join(words)}.", structure=True
@@ -661,6 +669,31 @@ class FollowText:
         word, value = node.entries[0]
         form, made = forms[word.text]
         return made(form.read(value, to, item))
+
+    def _go_over(self, node: MapNode, to: Reading, item: str) -> Follow:
+        name, version, through = (node.get(key) for key in _GO_OVER)
+        if name is None or version is None or through is None or len(node.entries) != len(_GO_OVER):
+            to.mistake(
+                node,
+                item,
+                "To go over takes `go-over` (the procedure), `version`, and `through` (the steps to enter first, in order).",
+                structure=True,
+            )
+            return self.blank
+        found = GoOver(
+            Identifier().read(name, to, item),
+            WholeNumber().read(version, to, item),
+            ListOf(Identifier(), most=20).read(through, to, item),
+        )
+        other = to.texts(found.procedure, found.version)
+        if other is None:
+            to.mistake(
+                name, item, f"There is no sound procedure `{found.procedure}`, version {found.version}, here."
+            )
+            return found
+        found = replace(found, text_hash=other.text_hash, authors=other.authors)
+        to.remember(found, node.place, item)
+        return found
 
     def schema(self, defs: dict[str, Schema]) -> Schema:
         ways = [
@@ -672,6 +705,19 @@ class FollowText:
             }
             for word, (form, _) in self._forms().items()
         ]
+        go_over = {
+            "go-over": Identifier().schema(defs),
+            "version": WholeNumber().schema(defs),
+            "through": ListOf(Identifier(), most=20).schema(defs),
+        }
+        ways.append(
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": go_over,
+                "required": list(_GO_OVER),
+            }
+        )
         return {"oneOf": [{"const": "continue"}, *ways]}
 
 

@@ -24,6 +24,8 @@ ROLE_FACTS = {
     "there": "boolean",
 }
 ENVIRONMENT_FACTS = {
+    "environment.schema": "version",
+    "environment.schema-stays": "boolean",
     "environment.disaster-recovery": "boolean",
     "environment.lca-current": "boolean",
     "environment.scs-current": "boolean",
@@ -74,7 +76,7 @@ def known_names(root: Node | None) -> Known:
     steps = _items(_child(root, "steps"))
     for effect in [effect for step in steps for effect in _items(_child(step, "effects"))]:
         name, value = _text(effect, "set"), _text(effect, "to")
-        facts.setdefault(name, facts.get(value, "text"))
+        facts.setdefault(name, "boolean" if value in ("true", "false") else facts.get(value, "text"))
     return Known(
         roles=roles,
         parameters=parameters,

@@ -8,10 +8,11 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A place in a file; both counted from 1."""
+    """A place in a file; both counted from 1. `file` is empty in the file that is being read, else another one's name."""
 
     line: int
     column: int
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Mistakes:
     structure_is_whole: bool = True
 
     def add(self, place: Place, item: str, message: str, *, structure: bool = False) -> None:
-        self.found.append(Mistake(self.file, place.line, place.column, item, message))
+        self.found.append(Mistake(place.file or self.file, place.line, place.column, item, message))
         if structure:
             self.structure_is_whole = False
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from upgrades.domain import procedure as p
 from upgrades.domain.condition import Condition
 from upgrades.domain.groups import expand
+from upgrades.procedures import going_over
 from upgrades.procedures.forms import Reading
 from upgrades.procedures.group_checks import check_use_of_groups, sample_groups
 from upgrades.procedures.mistakes import Place
@@ -21,6 +22,7 @@ END = ""  # where every path leads
 MAX_ASIDES = 10
 
 Paths = dict[str, frozenset[str]]
+Texts = Callable[[str, int], p.Procedure | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def _prove(proof: _Proof) -> None:
     _everything_is_reached(proof, reached)
     _every_path_ends(proof, paths, reached)
     _exposures_close(proof)
+    _goings_over(proof)
     for step in procedure.steps:
         _gates_lead_on(proof, step)
         _own_target(proof, step)
@@ -197,7 +200,7 @@ def _exposures_close(proof: _Proof) -> None:
     """Walk all paths, for each exposure by itself, open or not; at an end it must not be open."""
     for exposure in proof.procedure.exposures:
         openers = [step for step in proof.procedure.steps if _changes(step.opens, exposure.id)]
-        left = _left_open(proof.procedure, exposure.id) if openers else None
+        left = _left_open(proof.procedure, exposure.id, proof.reading.texts) if openers else None
         if left is not None:
             proof.mistake(
                 openers[0],
@@ -205,26 +208,65 @@ def _exposures_close(proof: _Proof) -> None:
             )
 
 
+def _goings_over(proof: _Proof) -> None:
+    for over in p.goings_over(proof.procedure):
+        text = proof.reading.texts(over.procedure, over.version)
+        if text is None:
+            continue  # said already
+        paths = {step.id: _targets(text, step) for step in text.steps}
+        known = [name for name in over.through if text.has_step(name)]
+        reached = frozenset().union(*(_reachable(name, paths) for name in known))
+        for message in going_over.mistakes_of(proof.procedure, text, over.through, reached - {END}):
+            proof.mistake(over, message)
+
+
 def _changes(changes: tuple[p.ExposureChange, ...], exposure: str) -> list[p.ExposureChange]:
     return [change for change in changes if change.exposure == exposure]
 
 
-def _left_open(procedure: p.Procedure, exposure: str) -> str | None:
+def _left_open(
+    procedure: p.Procedure, exposure: str, texts: Texts, start: tuple[str, bool] | None = None
+) -> str | None:
     """A step behind which the run can end while the exposure is open, or None."""
     seen: set[tuple[str, bool]] = set()
-    ahead = [(procedure.steps[0].id, False)]
+    ahead = [start or (procedure.steps[0].id, False)]
     while ahead:
         here = ahead.pop()
         if here in seen:
             continue
         seen.add(here)
         step = procedure.step(here[0])
+        if any(
+            is_open and not _closed_by(text, over, exposure)
+            for text, over, is_open in _handed_over(procedure, step, exposure, texts, is_open=here[1])
+        ):
+            return step.id
         for target, is_open in _ways_out(procedure, step, exposure, is_open=here[1]):
             arrived = _around(procedure, target)
             if END in arrived and is_open:
                 return step.id
             ahead += [(place, is_open) for place in arrived - {END}]
     return None
+
+
+def _handed_over(
+    procedure: p.Procedure, step: p.Step, exposure: str, texts: Texts, *, is_open: bool
+) -> Iterator[tuple[p.Procedure | None, p.GoOver, bool]]:
+    """The texts that the run can go over to from `step`, and whether the exposure may be open then."""
+    begun = _after(procedure, step, exposure, p.Moment.BEGIN, is_open=is_open)
+    complete = _after(procedure, step, exposure, p.Moment.COMPLETE, is_open=begun)
+    outcomes = (outcome.follow for gate in step.event_gates for outcome in gate.rule.outcomes)
+    ways = [(follow, begun) for follow in outcomes] + [(step.then, complete)]
+    for follow, may_be_open in ways:
+        if isinstance(follow, p.GoOver):
+            yield texts(follow.procedure, follow.version), follow, may_be_open
+
+
+def _closed_by(text: p.Procedure | None, over: p.GoOver, exposure: str) -> bool:
+    """Whether the other text closes on every path what is open when a run comes to it."""
+    if text is None or not text.has_step(over.through[-1]):
+        return True  # said already
+    return _left_open(text, exposure, lambda _name, _version: None, (over.through[-1], True)) is None
 
 
 def _ways_out(
@@ -234,9 +276,9 @@ def _ways_out(
     begun = _after(procedure, step, exposure, p.Moment.BEGIN, is_open=is_open)
     for gate in step.event_gates:
         for outcome in gate.rule.outcomes:
-            if isinstance(outcome.follow, p.GoTo | p.EndRun | p.GoOver):
+            if isinstance(outcome.follow, p.GoTo | p.EndRun):
                 yield _leads_to(procedure, step, outcome.follow) or END, begun
-    if _can_complete(step):
+    if _can_complete(step) and not isinstance(step.then, p.GoOver):
         complete = _after(procedure, step, exposure, p.Moment.COMPLETE, is_open=begun)
         yield _leads_to(procedure, step, step.then) or END, complete
 

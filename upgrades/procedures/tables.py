@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from upgrades.domain import procedure as p
@@ -393,4 +395,52 @@ PROCEDURE = Record(
     },
     p.Procedure,
     schema_name="procedure",
+)
+
+# A text that extends another one (`extending.py` puts the two together before these tables read the result).
+
+
+def _optional(keys: Mapping[str, Key], *required: str) -> dict[str, Key]:
+    return {name: replace(key, required=name in required) for name, key in keys.items()}
+
+
+_BASE = Record(
+    "base",
+    {"procedure": Key(Identifier(), required=True), "version": Key(WholeNumber(), required=True)},
+    dict,
+    schema_name="base",
+)
+_LISTS = ("do", "notices", "needs", "gates", "opens", "closes", "effects", "owes", "fulfils")
+CHANGE = Record(
+    "change",
+    {
+        **_optional(STEP.keys, "id"),
+        "also": Key(
+            Record("addition", _optional({name: STEP.keys[name] for name in _LISTS}), dict),
+            help="What is added to the lists of the step.",
+        ),
+    },
+    dict,
+    schema_name="step-change",
+)
+_HEAD = ("procedure", "version", "title", "summary", "source", "authors")
+EXTENSION = Record(
+    "",
+    {
+        "extends": Key(_BASE, required=True, help="The text that this one changes."),
+        **_optional({name: key for name, key in PROCEDURE.keys.items() if name != "steps"}, *_HEAD),
+        "given": Key(
+            MapOf(Identifier(), Boolean()),
+            help="Parameters whose answer is settled; nobody is asked, and what they rule out is left out.",
+        ),
+        "leave-out": Key(
+            ListOf(Text(most=130, filled=False)),
+            help="Names of steps, of gates as step.gate, of roles, parameters, exposures and duties.",
+        ),
+        "change": Key(
+            ListOf(CHANGE, most=MAX_STEPS), help="Steps by their id, with the keys that are different."
+        ),
+    },
+    dict,
+    schema_name="extension",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from upgrades.domain.condition import Fact
+from upgrades.domain.environment import reaches
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.models import Application, Environment
 
@@ -18,6 +19,8 @@ def environment_facts(environment: Environment, bound: Iterable[Application]) ->
         f"environment.target.{component.lower()}": version for component, version in targets.items()
     }
     facts["environment.disaster-recovery"] = environment.disaster_recovery
+    facts["environment.schema"] = environment.schema_version or None
+    facts["environment.schema-stays"] = _schema_stays(environment, targets.get("ConfigurationDatabase"))
     facts["environment.lca-current"] = _all_reach([host.lca_version for host in hosts], targets.get("LCA"))
     facts["environment.scs-current"] = _all_reach(list(servers), targets.get("SCS"))
     return facts
@@ -29,6 +32,13 @@ def facts_at_start(environment: Environment, bound: Mapping[str, Application]) -
     for role, application in bound.items():
         facts[f"{role}.target"] = facts.get(f"environment.target.{application.type.lower()}")
     return facts
+
+
+def _schema_stays(environment: Environment, target: str | None) -> bool | None:
+    """Whether no other schema is wanted than the one that is there; None when nobody knows which that is (CSM-0)."""
+    if not environment.schema_version:
+        return None
+    return not target or reaches(environment.schema_version, target)
 
 
 def _all_reach(versions: list[str], target: str | None) -> bool | None:

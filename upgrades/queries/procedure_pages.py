@@ -245,7 +245,7 @@ def _follow(procedure: p.Procedure, follow: p.Follow) -> str:
         case p.EndRun(ending=ending):
             return f"the run ends as “{ending}”"
         case p.GoOver(procedure=other):
-            return f"the procedure “{other}” takes over"
+            return f"the run goes over to the procedure “{other}” and keeps what is done"
 
 
 def _changes(procedure: p.Procedure, step: p.Step) -> Iterator[str]:

@@ -15,7 +15,17 @@ from upgrades.procedures.loader import load
 
 @lru_cache(maxsize=64)
 def _read(text: str, name: str) -> Procedure:
-    return load(text.encode(), name=name)
+    return load(text.encode(), name=name, library=published_text)
+
+
+def published_text(name: str, version: int) -> bytes | None:
+    """The text of a published procedure; None when there is none."""
+    found = (
+        ProcedureVersion.objects.filter(procedure=name, version=version)
+        .values_list("text", flat=True)
+        .first()
+    )
+    return found.encode() if found is not None else None
 
 
 def procedure_of(version: ProcedureVersion, started: RunStarted | None = None) -> Procedure:

@@ -9,11 +9,13 @@ from pathlib import Path
 from django.db import transaction
 from django.utils import timezone
 
+from upgrades.domain.procedure import goings_over
 from upgrades.domain.refusal import Refused
 from upgrades.models import ProcedureVersion
-from upgrades.procedures.loader import load
+from upgrades.procedures.loader import load, whole_text
 
 FOLDER = Path(__file__).resolve().parent.parent / "procedures"
+_NAME = re.compile(r"[a-z0-9-]{2,64}", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
 
 
@@ -50,7 +52,13 @@ def publish(path: Path) -> Published:
     """Publish one file. The same text again changes nothing; `ProcedureMistakes` lists what is wrong with it."""
     name = f"{path.parent.name}/{path.name}"
     text = path.read_bytes()
-    procedure = load(text, name=name)
+
+    def beside(other: str, version: int) -> bytes | None:
+        file = path.parent.parent / other / f"{version}.yaml"
+        return file.read_bytes() if _NAME.fullmatch(other) and file.is_file() else None
+
+    procedure = load(text, name=name, library=beside)
+    text = whole_text(text, name=name, library=beside)
     if (procedure.id, str(procedure.version)) != (path.parent.name, path.stem):
         raise Misplaced(
             f"{name} says of itself that it is {procedure.id}, version {procedure.version}. "
@@ -63,6 +71,8 @@ def publish(path: Path) -> Published:
             f"as it was. Restore it, and publish the change as {procedure.id}/{procedure.version + 1}.yaml."
         )
     if known is None:
+        for over in goings_over(procedure):  # a run that goes over must find the other text
+            publish(path.parent.parent / over.procedure / f"{over.version}.yaml")
         ProcedureVersion.objects.create(
             procedure=procedure.id,
             version=procedure.version,

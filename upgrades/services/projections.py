@@ -16,7 +16,7 @@ from upgrades.domain.procedure import ApprovalGate, ProbeGate, Procedure
 from upgrades.domain.run import active_watches, begins_with_watermark, watched_totals
 from upgrades.domain.run_state import Burden, Deviation, RunState, StepStatus, fold
 from upgrades.domain.wording import fill
-from upgrades.models import Run, RunBurden, RunRequest, RunStep
+from upgrades.models import ProcedureVersion, Run, RunBurden, RunRequest, RunStep
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import claims, results
 
@@ -67,6 +67,7 @@ def _summary(run: Run, procedure: Procedure, state: RunState, head: str) -> None
             "waits_for_worker",
             "probes",
             "version",
+            "procedure",
         ]
     )
 
@@ -182,7 +183,7 @@ def _values(row: RunRequest) -> list[object]:
 
 
 def _barred(state: RunState) -> list[str]:
-    return sorted({state.starter.id, *state.executors, *state.started.authors})
+    return sorted({state.starter.id, *state.executors, *state.authors})
 
 
 def _approvals(run: Run, procedure: Procedure, state: RunState) -> list[RunRequest]:
@@ -246,6 +247,7 @@ def rebuild(run_id: int) -> None:
     RunRequest.objects.filter(run=run).delete()
     newest = run.events.order_by("-seq").values_list("hash", flat=True)[0]
     started = state.started
+    run.procedure = ProcedureVersion.objects.get(procedure=state.text[0], version=state.text[1])
     run.title, run.rehearsal, run.change = started.title, started.rehearsal, started.change
     run.starter_id, run.starter_name = state.starter.id, state.starter.name
     run.started_at = state.started_at

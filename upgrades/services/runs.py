@@ -24,10 +24,10 @@ from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.environment import LCA
 from upgrades.domain.procedure import Procedure
-from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn, Refused
+from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn, Refused, Unavailable
 from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
 from upgrades.domain.run_state import RunState, begin, evolve, fold
-from upgrades.models import Application, CommandReceipt, Environment, Host, Run
+from upgrades.models import Application, CommandReceipt, Environment, Host, ProcedureVersion, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import observations, projections, register
 from upgrades.services.people import actor_for
@@ -189,10 +189,29 @@ def wake(run_id: int) -> None:
             _quiet_until = time.monotonic() + QUIET
             logger.warning("no worker could be told of run %s: %s", run_id, trouble)
 
+    if not core.follows(procedure, after):
+        procedure, more = _gone_over(run, after, at)
+        for item in more:
+            after = evolve(after, item)
+        recorded += more
 
 _ENVIRONMENT_EVENTS = (
     e.RunStarted,
     e.FactSet,
+def _gone_over(run: Run, state: RunState, at: datetime) -> tuple[Procedure, list[Recorded]]:
+    """The text that the run follows from now on, and what follows at once under it."""
+    name, version = state.text
+    run.procedure = ProcedureVersion.objects.get(procedure=name, version=version)
+    procedure = procedure_of(run.procedure, state.started)
+    if state.gone_over is None or procedure.text_hash != state.gone_over.procedure_hash:
+        raise Unavailable(
+            f"{name}, version {version}, was published with another text than this run's procedure names. Nothing was "
+            "changed; publish the texts of one release."
+        )
+    events = core.settle(procedure, state, at)
+    return procedure, event_store.record(state.seq + 1, events, by=WORKER, at=at)
+
+
     e.ExposureOpened,
     e.ExposureClosed,
     e.DutyOwed,

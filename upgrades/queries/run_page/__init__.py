@@ -101,7 +101,7 @@ def _facts(run: Run, sight: Sight, seen: Seen) -> dict[str, Any]:
         "procedure": sight.say(sight.procedure.title),
         "procedure_id": sight.procedure.id,
         "procedure_version": sight.procedure.version,
-        "procedure_hash": state.started.procedure_hash,
+        "procedure_hash": sight.procedure.text_hash,
         "change": state.started.change,
         "starter": state.starter.name,
         "starter_is_me": state.starter.id == sight.me.id,

@@ -321,8 +321,8 @@ def _then(sight: Sight, follow: Follow) -> str:
             return "the run is put on hold"
         case EndRun(ending):
             return f"the run ends as “{ending}”"
-        case GoOver(procedure):
-            return f"procedure {procedure} takes over"
+        case GoOver(procedure=procedure):
+            return f"the run goes over to the procedure {procedure} and keeps what is done"
 
 
 def _doubts(sight: Sight, step: Step, result: RuleResult) -> tuple[Doubt, ...]:

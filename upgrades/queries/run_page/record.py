@@ -67,7 +67,9 @@ def _words(sight: Sight, item: Recorded) -> Words:
             return _deviation(sight, event)
         case e.NoteAdded(step=step, text=text):
             return f"Note{f' at {sight.label(step)}' if step else ''}", text, ""
-        case e.RunHeld() | e.RunResumed() | e.RunClosing() | e.RunEnded() | e.RunAborted():
+        case e.RunHeld() | e.RunResumed() | e.RunGoneOver() | e.RunClosing():
+            return _run(event)
+        case e.RunEnded() | e.RunAborted():
             return _run(event)
         case _:
             assert_never(event)
@@ -199,7 +201,9 @@ def _deviation(sight: Sight, event: e.DeviationAsked | e.DeviationSigned | e.Dev
             return f"Rejects deviation {number}", reason, "stop"
 
 
-def _run(event: e.RunHeld | e.RunResumed | e.RunClosing | e.RunEnded | e.RunAborted) -> Words:
+def _run(
+    event: e.RunHeld | e.RunResumed | e.RunGoneOver | e.RunClosing | e.RunEnded | e.RunAborted,
+) -> Words:
     match event:
         case e.RunHeld(reason=reason):
             return "Puts the run on hold", reason, "stop"
@@ -207,8 +211,9 @@ def _run(event: e.RunHeld | e.RunResumed | e.RunClosing | e.RunEnded | e.RunAbor
             return "Resumes the run", reason, "act"
         case e.RunClosing(ending=ending):
             return f"All steps are behind; the run will end as “{ending}”", "", ""
-        case e.RunEnded(ending=ending, go_over=procedure):
-            over = f"; procedure {procedure} takes over" if procedure else ""
-            return f"The run ends as “{ending}”{over}", "", "go"
+        case e.RunGoneOver(procedure=procedure, procedure_version=version):
+            return f"The run goes over to {procedure} version {version}, and keeps what is done", "", "wait"
+        case e.RunEnded(ending=ending):
+            return f"The run ends as “{ending}”", "", "go"
         case e.RunAborted(reason=reason):
             return "Aborts the run", reason, "stop"
