@@ -495,7 +495,7 @@ class _Planner:
                 _of_unit(
                     unit,
                     parts,
-                    procedure="config-server-proxy",
+                    procedure="config-server-proxy-ha" if unit.is_pair else "config-server-proxy",
                     reason=reason,
                     sources=(*sources, "PRX-0"),
                     needs=tuple(needs),

@@ -114,7 +114,8 @@ class _Change:
         tree, skipped = _evaluated(tree, given)
         return _pruned(tree, gone | skipped)
 
-    # change: steps by their id, with the keys that are different; `also` adds to lists.
+    # change: steps by their id, with the keys that are different. Lists whose entries have ids are changed entry by entry;
+    # other lists are replaced, or `also` adds to them.
 
     def _steps_changed(self, tree: MapNode) -> MapNode:
         steps = tree.get("steps")
@@ -175,8 +176,26 @@ def _patched(step: Node, patch: MapNode) -> Node:
     if not isinstance(step, MapNode):
         return step
     for key, value in patch.entries:
-        step = _added(step, value) if key.text == "also" else _with(step, key, value)
+        step = (
+            _added(step, value)
+            if key.text == "also"
+            else _with(step, key, _changed(step.get(key.text), value))
+        )
     return step
+
+
+def _changed(before: Node | None, value: Node) -> Node:
+    """`value`, or the entries of `before` with what `value` says of those of the same id; new ids come last."""
+    if not isinstance(before, ListNode) or not isinstance(value, ListNode):
+        return value
+    changes = {_text(item, "id"): item for item in value.items if isinstance(item, MapNode)}
+    if "" in changes or len(changes) < len(value.items):
+        return value
+    items: list[Node] = []
+    for item in before.items:
+        change = changes.pop(_text(item, "id"), None)
+        items.append(_patched(item, change) if change is not None else item)
+    return replace(before, items=(*items, *changes.values()))
 
 
 def _added(step: MapNode, more: Node) -> MapNode:

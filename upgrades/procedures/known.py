@@ -26,6 +26,8 @@ ROLE_FACTS = {
 ENVIRONMENT_FACTS = {
     "environment.schema": "version",
     "environment.schema-stays": "boolean",
+    "environment.masters-current": "boolean",
+    "environment.proxies-may-go-first": "boolean",
     "environment.disaster-recovery": "boolean",
     "environment.lca-current": "boolean",
     "environment.scs-current": "boolean",

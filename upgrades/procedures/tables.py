@@ -29,8 +29,10 @@ from upgrades.procedures.forms import (
     OneOf,
     OneOrMore,
     Pattern,
+    Reading,
     Record,
     Reference,
+    Schema,
     Sources,
     Text,
     WholeNumber,
@@ -47,6 +49,7 @@ from upgrades.procedures.local_checks import (
     check_role,
     check_step,
 )
+from upgrades.procedures.strict_yaml import Node
 
 MAX_STEPS = 500
 
@@ -410,11 +413,31 @@ _BASE = Record(
     dict,
     schema_name="base",
 )
-_LISTS = ("do", "notices", "needs", "gates", "opens", "closes", "effects", "owes", "fulfils")
+_LISTS = ("do", "notices", "opens", "closes", "effects", "owes", "fulfils")
+
+
+class _Entries:
+    """Entries of a list by their id, each with the keys that are different, or a whole new one."""
+
+    blank: tuple[Any, ...] = ()
+
+    def read(self, _node: Node, _to: Reading, _item: str) -> tuple[Any, ...]:
+        return self.blank  # what they become is read in the whole text
+
+    def schema(self, _: dict[str, Schema]) -> Schema:
+        entry = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
+        return {"type": "array", "items": entry, "minItems": 1}
+
+
+_CHANGED = Key(
+    _Entries(), help="Gates by their id, with the keys that are different; a new id is a new gate."
+)
 CHANGE = Record(
     "change",
     {
         **_optional(STEP.keys, "id"),
+        "needs": _CHANGED,
+        "gates": _CHANGED,
         "also": Key(
             Record("addition", _optional({name: STEP.keys[name] for name in _LISTS}), dict),
             help="What is added to the lists of the step.",

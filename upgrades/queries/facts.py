@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from upgrades.domain.condition import Fact
-from upgrades.domain.environment import reaches
+from upgrades.domain.environment import is_release, reaches
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.models import Application, Environment
 
@@ -23,7 +23,21 @@ def environment_facts(environment: Environment, bound: Iterable[Application]) ->
     facts["environment.schema-stays"] = _schema_stays(environment, targets.get("ConfigurationDatabase"))
     facts["environment.lca-current"] = _all_reach([host.lca_version for host in hosts], targets.get("LCA"))
     facts["environment.scs-current"] = _all_reach(list(servers), targets.get("SCS"))
+    masters = environment.applications.filter(type="ConfigurationServer", dormant=False)
+    versions = list(masters.values_list("version", flat=True))
+    proxies = targets.get("ConfigurationServerProxy")
+    facts["environment.masters-current"] = _all_reach(versions, proxies)
+    facts["environment.proxies-may-go-first"] = _proxies_may_go_first(environment, versions, proxies or "")
     return facts
+
+
+def _proxies_may_go_first(environment: Environment, masters: list[str], target: str) -> bool | None:
+    """PRX-1, the one exception: masters of 8.1.3 in single-language mode, proxies of 8.5. None: nobody knows the mode."""
+    if not masters or not all(is_release(version, "8.1.3") for version in masters):
+        return False
+    if reaches(target, "8.5") is not True or reaches(target, "8.6") is not False:
+        return False
+    return environment.single_language
 
 
 def facts_at_start(environment: Environment, bound: Mapping[str, Application]) -> dict[str, Fact]:
