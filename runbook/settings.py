@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from csp.constants import NONCE, NONE, SELF
+from kombu import Queue
 
 from runbook.environment import Environment
 
@@ -232,6 +233,10 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
+# A loop that follows agents hands over to the next one; that one must not queue behind the bells of runs.
+CELERY_TASK_QUEUES = (Queue("celery"), Queue("polling"))
+CELERY_TASK_DEFAULT_QUEUE = "celery"
+CELERY_TASK_ROUTES = {"upgrades.tasks.poll_agents": {"queue": "polling"}}
 CELERY_TASK_PUBLISH_RETRY = False  # whatever a lost message would have done is found in the database
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True

@@ -149,8 +149,27 @@ def _store(
     after = before
     for item in recorded:
         after = evolve(after, item)
+    if not core.follows(procedure, after):
+        procedure, more = _gone_over(run, after, at)
+        for item in more:
+            after = evolve(after, item)
+        recorded += more
     _append(run, procedure, before, after, recorded)
     return after
+
+
+def _gone_over(run: Run, state: RunState, at: datetime) -> tuple[Procedure, list[Recorded]]:
+    """The text that the run follows from now on, and what follows at once under it."""
+    name, version = state.text
+    run.procedure = ProcedureVersion.objects.get(procedure=name, version=version)
+    procedure = procedure_of(run.procedure, state.started)
+    if state.gone_over is None or procedure.text_hash != state.gone_over.procedure_hash:
+        raise Unavailable(
+            f"{name}, version {version}, was published with another text than this run's procedure names. Nothing was "
+            "changed; publish the texts of one release."
+        )
+    events = core.settle(procedure, state, at)
+    return procedure, event_store.record(state.seq + 1, events, by=WORKER, at=at)
 
 
 def _append(
@@ -162,7 +181,8 @@ def _append(
         _apply_effects(run, after, recorded)
         announce_environment(run.environment_id)
     event_store.announce("runbook", f"run:{run.pk}:{run.version}")
-    transaction.on_commit(lambda: wake(run.pk))
+    if any(item.by.kind == "person" for item in recorded):
+        transaction.on_commit(lambda: wake(run.pk))  # what a worker does it carries to its end by itself
 
 
 QUIET = 5.0  # seconds without ringing after a broker did not answer: its time-out is not to be waited for at each act
@@ -189,29 +209,10 @@ def wake(run_id: int) -> None:
             _quiet_until = time.monotonic() + QUIET
             logger.warning("no worker could be told of run %s: %s", run_id, trouble)
 
-    if not core.follows(procedure, after):
-        procedure, more = _gone_over(run, after, at)
-        for item in more:
-            after = evolve(after, item)
-        recorded += more
 
 _ENVIRONMENT_EVENTS = (
     e.RunStarted,
     e.FactSet,
-def _gone_over(run: Run, state: RunState, at: datetime) -> tuple[Procedure, list[Recorded]]:
-    """The text that the run follows from now on, and what follows at once under it."""
-    name, version = state.text
-    run.procedure = ProcedureVersion.objects.get(procedure=name, version=version)
-    procedure = procedure_of(run.procedure, state.started)
-    if state.gone_over is None or procedure.text_hash != state.gone_over.procedure_hash:
-        raise Unavailable(
-            f"{name}, version {version}, was published with another text than this run's procedure names. Nothing was "
-            "changed; publish the texts of one release."
-        )
-    events = core.settle(procedure, state, at)
-    return procedure, event_store.record(state.seq + 1, events, by=WORKER, at=at)
-
-
     e.ExposureOpened,
     e.ExposureClosed,
     e.DutyOwed,
@@ -309,8 +310,7 @@ def advance_run(run_id: int) -> bool:
     Everything it needs is in the database, so it may run at any time and any number of times.
     """
     moved = _advance(run_id)
-    step = _step_to_begin(run_id)
-    if step is not None and _begin_watched(run_id, step):
+    while (step := _step_to_begin(run_id)) is not None and _begin_watched(run_id, step):
         _advance(run_id)
         moved = True
     return moved
@@ -318,7 +318,10 @@ def advance_run(run_id: int) -> bool:
 
 def report(run_id: int, events: Sequence[RunEvent]) -> bool:
     """Put on the record what a worker saw beside the logs (the answers of probes), and find what follows."""
-    return _advance(run_id, tuple(events))
+    moved = _advance(run_id, tuple(events))
+    if moved:
+        transaction.on_commit(lambda: wake(run_id))
+    return moved
 
 
 @transaction.atomic
