@@ -12,7 +12,7 @@ from tests.record.tampering import as_owner, rechain
 from upgrades.adapters.signing_key import NoKey, make_key, read_signing_key
 from upgrades.domain.checkpoint import Tree, inclusion_path, leaf_hash, node_hash, read_note
 from upgrades.models import Checkpoint, CheckpointDelivery, RunEvent
-from upgrades.services.checkpoints import health
+from upgrades.queries.record_state import trouble_of, waiting_deliveries
 
 pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
@@ -68,21 +68,21 @@ def test_without_a_key_acts_go_on_the_alarm_is_seen_and_the_next_one_tells_the_d
     vault.key_file.rename(vault.folder / "taken away")
     note(stage)
     assert vault.sign(now + 5 * MINUTE) is None
-    assert "The key that signs checkpoints cannot be read" in health(now + 5 * MINUTE).trouble
+    assert "The key that signs checkpoints cannot be read" in trouble_of(now + 5 * MINUTE)
     note(stage, "Acts go on.")
     (vault.folder / "taken away").rename(vault.key_file)
     assert vault.sign(now + 20 * MINUTE) == 2
     late = newest().late
     assert late is not None
     assert now <= late <= timezone.now()
-    assert health(now + 20 * MINUTE).trouble == ""
+    assert trouble_of(now + 20 * MINUTE) == ""
 
 
 def test_silence_of_the_process_is_an_alarm(stage, vault):
-    assert "has not been seen ever" in health(timezone.now()).trouble
+    assert "has not been seen ever" in trouble_of(timezone.now())
     vault.sign()
-    assert health(timezone.now()).trouble == ""
-    assert "has not been seen since" in health(timezone.now() + 11 * MINUTE).trouble
+    assert trouble_of(timezone.now()) == ""
+    assert "has not been seen since" in trouble_of(timezone.now() + 11 * MINUTE)
 
 
 def test_nothing_is_signed_on_top_of_a_changed_record(stage, vault):
@@ -93,7 +93,7 @@ def test_nothing_is_signed_on_top_of_a_changed_record(stage, vault):
         sql("UPDATE upgrades_runevent SET text = replace(text, 'CHG0042317', 'CHG0042318') WHERE seq = 1")
         rechain(sql, stage.run_id)
     assert vault.sign(now + 5 * MINUTE) is None
-    assert f"run {stage.run_id} is broken at" in health(now + 5 * MINUTE).trouble
+    assert f"run {stage.run_id} is broken at" in trouble_of(now + 5 * MINUTE)
 
 
 def test_a_file_that_cannot_be_written_waits_and_is_caught_up(stage, vault):
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_written_waits_and_is_caught_up(stage, vault):
     vault.file.mkdir()
     note(stage)
     assert vault.sign(now + 5 * MINUTE) is None
-    assert "The file of checkpoints cannot be used" in health(now + 5 * MINUTE).trouble
+    assert "The file of checkpoints cannot be used" in trouble_of(now + 5 * MINUTE)
     vault.file.rmdir()
     (vault.folder / "aside").rename(vault.file)
     vault.sign(now + 6 * MINUTE)
@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_written_waits_and_is_caught_up(stage, vault):
         read_note(json.loads(line)["note"]).checkpoint.number for line in vault.file.read_text().splitlines()
     ]
     assert numbers == [1, 2]
-    assert health(now + 6 * MINUTE).trouble == ""
+    assert trouble_of(now + 6 * MINUTE) == ""
 
 
 def test_a_mail_server_that_is_away_is_told_and_gets_it_later(stage, vault, settings):
@@ -124,10 +124,10 @@ def test_a_mail_server_that_is_away_is_told_and_gets_it_later(stage, vault, sett
     )
     now = timezone.now()
     assert vault.sign(now) == 1
-    assert health(now).waiting == 1
+    assert waiting_deliveries(now) == 1
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
     vault.sign(now + MINUTE)
-    assert health(now).waiting == 0
+    assert waiting_deliveries(now) == 0
     assert len(mail.outbox) == 1
 
 

@@ -12,7 +12,7 @@ from fpdf.fonts import FontFace, TTFFont
 from upgrades.domain.log_events import visible
 from upgrades.domain.report import Report, Table
 
-LINE_CHARACTERS, CELL_LINES = 95, 48  # of the widest letters, so that it fits with any
+LINE_CHARACTERS, CELL_LINES = 95, 36  # of the widest letters, so that it fits with any
 FONTS = Path(__file__).resolve().parent / "fonts"
 INK, SOFT, LINE, WARN, FILL = (28, 33, 40), (95, 104, 115), (205, 211, 218), (107, 33, 168), (243, 245, 247)
 logging.getLogger("fontTools").setLevel(logging.WARNING)
@@ -22,7 +22,7 @@ class _Paper(FPDF):
     """A4 with a foot that names the report, and for a rehearsal a head that nobody overlooks."""
 
     def __init__(self, report: Report) -> None:
-        super().__init__(format="A4")
+        super().__init__(orientation="landscape" if report.is_wide else "portrait", format="A4")
         self._report = report
         self.set_margins(16, 16, 16)
         self.set_auto_page_break(True, margin=18)

@@ -12,8 +12,9 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
+LATE = timedelta(minutes=10)  # a record that waited longer for its checkpoint is told so
 NOBODY = "0" * 64  # what the first checkpoint follows
 
 

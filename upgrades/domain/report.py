@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with its heading. `widths` are shares of the line; `empty` is what stands where there are no rows."""
+    """A table with its heading. `widths` are shares of the line; `empty` is what stands where there are no rows.
+
+    `runs`: for each row the run that its first cell names, where it does, so that a page can lead there.
+    """
 
     heading: str
     columns: tuple[str, ...]
@@ -16,6 +19,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     empty: str = "None."
     text: str = ""
+    runs: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,11 @@ class Report:
     tables: tuple[Table, ...]
     foot: str
     warning: str = ""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is better printed across."""
+        return any(len(table.columns) > 8 for table in self.tables)
 
 
 def moment(at: datetime | None) -> str:

@@ -15,21 +15,19 @@ from pathlib import Path
 
 from django.core.mail import EmailMessage
 from django.db import transaction
-from django.db.models import Q
 
 from upgrades.adapters import checkpoint_store as store
 from upgrades.adapters import event_store, register
 from upgrades.adapters.signing_key import SigningKey, read_signing_key
-from upgrades.domain.checkpoint import NOBODY, Checkpoint, Leaf, note_hash, read_note
+from upgrades.domain.checkpoint import LATE, NOBODY, Checkpoint, Leaf, note_hash, read_note
 from upgrades.domain.record import GENESIS, Chain, event_ends_as
 from upgrades.domain.refusal import Refused
 from upgrades.models import Checkpoint as Row
-from upgrades.models import CheckpointDelivery, CheckpointWatch, RunEvent
+from upgrades.models import CheckpointDelivery, CheckpointWatch
 
 logger = logging.getLogger(__name__)
 
 EVERY = timedelta(minutes=5)
-LATE = timedelta(minutes=10)
 MAIL_EVERY = timedelta(hours=24)
 LOOK_EVERY = timedelta(minutes=1)  # at the chains themselves, though nothing seems to have grown
 ENDS = ("run.ended", "run.aborted")
@@ -257,28 +255,3 @@ def _note(now: datetime, trouble: str) -> None:
         CheckpointWatch.objects.update_or_create(pk=1, defaults={"seen_at": now, "trouble": trouble[:1000]})
         if trouble and (row is None or row.trouble != trouble):
             logger.error("no checkpoint is signed: %s", trouble)
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How the checkpoints are: the newest one, what is wrong (empty: nothing), and deliveries that wait."""
-
-    newest: Row | None
-    trouble: str
-    waiting: int
-
-
-def health(now: datetime) -> Health:
-    """What the auditors' pages show. Silence counts as trouble once there is something to seal."""
-    newest = Row.objects.order_by("-number").first()
-    watch = CheckpointWatch.objects.filter(pk=1).first()
-    waiting = (
-        CheckpointDelivery.objects.filter(done_at=None)
-        .filter(Q(checkpoint__at__lt=now - LATE) | ~Q(trouble=""))
-        .count()
-    )
-    trouble = watch.trouble if watch else ""
-    if not trouble and (watch is None or now - watch.seen_at > LATE) and RunEvent.objects.exists():
-        since = f"since {watch.seen_at:%d %B %Y %H:%M} UTC" if watch else "ever"
-        trouble = f"The process that signs checkpoints has not been seen {since}. Start it: manage.py sign_checkpoints"
-    return Health(newest, trouble, waiting)

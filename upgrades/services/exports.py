@@ -21,17 +21,19 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from upgrades.adapters import checkpoint_store as store
-from upgrades.adapters import event_store, register
+from upgrades.adapters import event_store
 from upgrades.adapters.report_pdf import pdf_of
 from upgrades.domain.checkpoint import inclusion_path, leaf_hash
+from upgrades.domain.log_events import visible
 from upgrades.domain.record import Link, canonical
 from upgrades.domain.refusal import BadInput
 from upgrades.domain.report import Report, Table, without_formula
 from upgrades.domain.run_events import EvidenceAttached, Recorded
-from upgrades.models import Checkpoint, Environment, Evidence, RegisterEntry, Run
+from upgrades.models import Checkpoint, Environment, Evidence, Run
+from upgrades.queries.audit_run import number_of, opened_by
 from upgrades.queries.run_page import Seen, run_page, seen_by
 from upgrades.queries.run_report import run_report
-from upgrades.services.register import OPENED, STARTED, list_exported, record_exported
+from upgrades.services.register import list_exported, record_exported
 from upgrades.services.runs import NoSuchRun
 
 IN_MEMORY = 8 * 1024 * 1024  # larger bundles go to disk while they are made
@@ -102,20 +104,6 @@ def _take(seen: Seen, by: AbstractUser) -> _Taken:
     report = run_report(page, history, opened_by(seen.run), number=number_of(seen.run))
     run = Run.objects.select_related("environment").get(pk=seen.run)
     return _Taken(run, links, history, report, _seals(seen.run))
-
-
-def opened_by(run_id: int) -> dict[str, list[datetime]]:
-    """When each person opened evidence of the run."""
-    found: dict[str, list[datetime]] = {}
-    for row in RegisterEntry.objects.filter(run=run_id, kind=OPENED).order_by("at"):
-        entry = register.read(row)
-        found.setdefault(entry.by.id, []).append(entry.at)
-    return found
-
-
-def number_of(run_id: int) -> int | None:
-    """The run's number in the gap-free list of its environment."""
-    return RegisterEntry.objects.filter(run=run_id, kind=STARTED).values_list("number", flat=True).first()
 
 
 class _Writer:
@@ -276,16 +264,15 @@ def _csv(report: Report) -> bytes:
     """Facts first, then each table; no cell that a spreadsheet would run. With a mark for Excel that it is UTF-8."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
-    writer.writerow([without_formula(report.title)])
-    for label, value in report.facts:
-        writer.writerow([without_formula(label), without_formula(value)])
+    rows: list[Sequence[str]] = [(report.title,), *report.facts]
     for table in report.tables:
-        writer.writerow([])
-        if len(report.tables) > 1:
-            writer.writerow([without_formula(table.heading)])
-        for row in (table.columns, *table.rows):
-            writer.writerow([without_formula(cell) for cell in row])
+        rows += [(), *(((table.heading,),) if len(report.tables) > 1 else ()), table.columns, *table.rows]
+    writer.writerows([without_formula(_plain(cell)) for cell in row] for row in rows)
     return b"\xef\xbb\xbf" + text.getvalue().encode()
+
+
+def _plain(cell: str) -> str:
+    return "\n".join(visible(line) for line in cell.split("\n"))
 
 
 def _jsonl(report: Report) -> bytes:

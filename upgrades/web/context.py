@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from upgrades.queries.approvals import waiting_for
+from upgrades.queries.audit import may_audit
 from upgrades.services.people import actor_id
 
 _SECTIONS = {
@@ -31,6 +32,13 @@ _SECTIONS = {
     "runs": "runs",
     "show-run": "runs",
     "run-act": "runs",
+    "audit": "audit",
+    "audit-run": "audit",
+    "audit-duties": "audit",
+    "audit-access": "audit",
+    "audit-reads": "audit",
+    "audit-record": "audit",
+    "audit-check": "audit",
 }
 
 
@@ -49,6 +57,10 @@ class Navigation:
     def approvals_waiting(self) -> int:
         user = self._request.user
         return waiting_for(user, actor_id(user)).count() if user.is_authenticated else 0
+
+    @cached_property
+    def audits(self) -> bool:
+        return self._request.user.is_authenticated and may_audit(self._request.user)
 
 
 def nav(request: HttpRequest) -> dict[str, Any]:

@@ -1,0 +1,275 @@
+"""The auditors' pages: complete, narrowed as asked, taken away as asked, and closed to everybody else."""
+
+import csv
+import io
+import json
+import zipfile
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from tests.factories import make_user, start
+from tests.record.scene import note
+from tests.record.tampering import as_owner
+from upgrades.domain.refusal import NotAllowed
+from upgrades.domain.run import AskDeviation, SignDeviation
+from upgrades.models import RegisterEntry, SavedSearch
+
+pytestmark = pytest.mark.django_db
+REASON = "The window closes in ten minutes and the step is done by hand."
+
+
+@pytest.fixture
+def auditor(client, stage):
+    client.force_login(stage.auditor)
+    return client
+
+
+def text(client, path, status=200, **data):
+    answer = client.get(path, data)
+    assert answer.status_code == status
+    return answer.content.decode()
+
+
+def refused_start(stage):
+    with pytest.raises(NotAllowed):
+        start(stage.environment, stage.auditor, change="=HYPERLINK(1)")
+
+
+def deviation(stage):
+    seen = stage.seen
+    stage.act(AskDeviation(what="skip", reason=REASON, **seen))
+    stage.act(SignDeviation(number=1), by=stage.approver)
+
+
+PAGES = ("/audit/", "/audit/duties/", "/audit/access/", "/audit/reads/", "/audit/record/")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_open_for_auditor_and_administrator_and_for_nobody_else(client, stage, path):
+    administrator = make_user("administrator", environment=stage.environment)
+    for person, status in (
+        (stage.auditor, 200),
+        (administrator, 200),
+        (stage.operator, 404),
+        (stage.approver, 404),
+    ):
+        client.force_login(person)
+        assert client.get(path).status_code == status
+        run = client.get(f"/audit/runs/{stage.run_id}/")
+        assert run.status_code == status
+        assert ('href="/audit/"' in client.get("/").content.decode()) == (status == 200)
+
+
+def test_an_auditor_of_another_environment_sees_nothing_of_this_one(client, stage):
+    from tests.factories import make_environment
+
+    elsewhere = make_user("auditor", environment=make_environment("Elsewhere"))
+    client.force_login(elsewhere)
+    assert "Nothing has been started yet" in text(client, "/audit/")
+    assert stage.environment.name not in text(client, "/audit/access/")
+    assert client.get(f"/audit/runs/{stage.run_id}/").status_code == 404
+    assert client.get(f"/runs/{stage.run_id}/record.zip").status_code == 404
+
+
+def test_the_list_has_every_start_numbered_without_holes(auditor, stage):
+    refused_start(stage)
+    page = text(auditor, "/audit/")
+    assert "numbers 1 to 2, none missing" in page
+    assert "Start refused" in page
+    assert "Ruth Okafor (auditor)" in page
+    assert f'href="/audit/runs/{stage.run_id}/"' in page
+
+
+def test_an_entry_taken_out_shows_as_missing(auditor, stage):
+    refused_start(stage)
+    with as_owner() as sql:
+        sql("DELETE FROM upgrades_registerentry WHERE kind = 'run.started'")
+    assert "1 missing" in text(auditor, "/audit/")
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ({}, 2),
+        ({"status": "refused"}, 1),
+        ({"status": "running"}, 1),
+        ({"status": "aborted"}, 0),
+        ({"kind": "live"}, 2),
+        ({"kind": "rehearsal"}, 0),
+        ({"person": "adler"}, 1),
+        ({"person": "okafor"}, 1),
+        ({"person": "lindqvist"}, 1),
+        ({"person": ".*"}, 0),
+        ({"only": "deviations"}, 1),
+        ({"only": "overrides"}, 1),
+        ({"only": "refusals"}, 0),
+        ({"since": "2100-01-01"}, 0),
+        ({"until": "2000-01-01"}, 0),
+        ({"since": "2000-01-01", "until": "2100-01-01"}, 2),
+        ({"status": "nonsense"}, 2),
+        ({"since": "2100-02-30"}, 2),
+    ],
+)
+def test_the_list_is_narrowed(auditor, stage, query, count):
+    refused_start(stage)
+    deviation(stage)
+    assert f">{count} start{'' if count == 1 else 's'}" in text(auditor, "/audit/", **query)
+
+
+def test_a_search_is_saved_used_and_forgotten(auditor, stage):
+    answer = auditor.post("/audit/searches/", {"name": "Refused", "query": "status=refused"})
+    assert (answer.status_code, answer["Location"]) == (302, "/audit/?status=refused")
+    assert 'href="/audit/?status=refused">Refused</a>' in text(auditor, "/audit/")
+    auditor.post("/audit/searches/", {"name": " ", "query": ""})
+    search = SavedSearch.objects.get()
+    auditor.post("/audit/searches/", {"forget": f"{search.pk}"})
+    assert not SavedSearch.objects.exists()
+
+
+def test_nobody_forgets_the_search_of_another(auditor, client, stage):
+    auditor.post("/audit/searches/", {"name": "Refused", "query": "status=refused"})
+    client.force_login(make_user("auditor", environment=stage.environment))
+    client.post("/audit/searches/", {"forget": f"{SavedSearch.objects.get().pk}"})
+    assert SavedSearch.objects.exists()
+
+
+def test_a_list_taken_as_csv_tells_how_it_was_made_and_runs_nothing(auditor, stage):
+    refused_start(stage)
+    answer = auditor.get("/audit/", {"export": "csv", "kind": "live"})
+    assert answer["Content-Disposition"] == 'attachment; filename="runs-and-refused-starts.csv"'
+    rows = list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"))))
+    facts = {row[0]: row[1] for row in rows if len(row) == 2}
+    assert facts["Filter"] == "kind Live"
+    assert facts["Made"].endswith("by Ruth Okafor")
+    assert facts["Numbers in the register"].endswith("1 to 2, none missing")
+    header = next(place for place, row in enumerate(rows) if row[:2] == ["Environment", "No."])
+    lines = [dict(zip(rows[header], row, strict=True)) for row in rows[header + 1 :]]
+    assert [line["State"] for line in lines] == ["Start refused", "Running"]
+    assert lines[0]["Change"] == "'=HYPERLINK(1)"
+
+
+@pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "＝1"])
+def test_no_cell_is_a_formula(cell):
+    from upgrades.domain.report import without_formula
+
+    assert without_formula(cell) == f"'{cell}"
+    assert without_formula("10 - 1") == "10 - 1"
+
+
+def test_a_list_taken_as_json_lines_or_pdf(auditor, stage):
+    head, line = [
+        json.loads(row) for row in auditor.get("/audit/", {"export": "jsonl"}).content.decode().splitlines()
+    ]
+    assert head["Filter"] == "no filter: every start"
+    assert (line["Run"], line["By"]) == (f"{stage.run_id}", "Nina Adler")
+    assert auditor.get("/audit/", {"export": "pdf"}).content.startswith(b"%PDF-")
+    assert auditor.get("/audit/", {"export": "exe"}).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/audit/", "/audit/duties/", "/audit/access/", "/audit/reads/"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "pdf"])
+def test_taking_a_list_is_on_the_register(auditor, stage, path, kind):
+    answer = auditor.get(path, {"export": kind})
+    assert answer.status_code == 200
+    told = json.loads(RegisterEntry.objects.get(kind="list.exported").text)
+    assert (told["by"]["name"], told["body"]["form"]) == ("Ruth Okafor", kind)
+    assert "list exported" in text(auditor, "/audit/reads/")
+
+
+def test_the_report_of_duties_has_deviations_refusals_and_what_is_open(auditor, stage):
+    deviation(stage)
+    with pytest.raises(NotAllowed):
+        stage.act(AskDeviation(what="skip", reason=REASON, **stage.seen), by=stage.auditor)
+    page = text(auditor, "/audit/duties/")
+    assert "step skipped" in page
+    assert "signed by Tomas Lindqvist" in page
+    assert "AskDeviation" in page
+    assert "Nothing is open and nothing is owed." in page
+    assert "step skipped" not in text(auditor, "/audit/duties/", since="2100-01-01")
+
+
+def test_the_access_review_tells_who_has_what_since_when_and_what_is_odd(auditor, stage):
+    odd = make_user("auditor", "operator", environment=stage.environment, first_name="Odd", is_active=False)
+    page = text(auditor, "/audit/access/")
+    assert "An auditor reads all and changes nothing" in page
+    assert "The account is switched off" in page
+    assert "before the register began" not in page
+    odd.memberships.all().delete()
+    page = text(auditor, "/audit/access/")
+    assert "role taken" in page
+    assert "What to look at" not in page
+
+
+def test_the_page_of_a_run_tells_rights_as_they_were_then(auditor, stage, vault):
+    vault.sign()
+    stage.operator.memberships.all().delete()
+    page = text(auditor, f"/audit/runs/{stage.run_id}/")
+    assert "The record holds." in page
+    assert "Who acted, with the rights as they were then" in page
+    assert f"user:{stage.operator.pk}" in page
+    assert "Sealed by" in page
+
+
+def test_the_page_of_a_run_says_when_its_record_does_not_hold(auditor, stage, vault):
+    vault.sign()
+    note(stage)
+    assert "The chain holds." in text(auditor, f"/audit/runs/{stage.run_id}/")
+    with as_owner() as sql:
+        sql("DELETE FROM upgrades_runevent WHERE seq = 4")
+    page = text(auditor, f"/audit/runs/{stage.run_id}/")
+    assert "The record of this run is not what was written." in page
+    assert "Event 4: event 4 is missing" in page
+
+
+def test_decisions_tell_how_long_they_took_and_whether_evidence_was_opened(auditor, client, stage):
+    evidence = stage.run.evidence_files.first()
+    client.force_login(stage.approver)
+    b"".join(client.get(f"/runs/{stage.run_id}/evidence/{evidence.pk}/").streaming_content)
+    deviation(stage)
+    client.force_login(stage.auditor)
+    page = text(client, f"/audit/runs/{stage.run_id}/")
+    assert "signs deviation 1" in page
+    assert "Read and taken away by" in page
+
+
+def test_the_record_is_taken_from_its_page_and_checked_there(auditor, stage, vault, tmp_path, verify):
+    vault.sign()
+    answer = auditor.get(f"/runs/{stage.run_id}/record.zip")
+    assert answer["Content-Disposition"] == f'attachment; filename="run-{stage.run_id}-record.zip"'
+    path = tmp_path / "taken.zip"
+    path.write_bytes(b"".join(answer.streaming_content))
+    answer.close()
+    assert verify(path)[0] == 0
+    assert zipfile.is_zipfile(path)
+    page = text(auditor, "/audit/record/")
+    assert vault.key.public.text in page
+    assert "All of it is what was written." in auditor.post("/audit/record/check/").content.decode()
+    with as_owner() as sql:
+        sql("DELETE FROM upgrades_runevent WHERE seq = 4")
+    assert "broken at event 4" in auditor.post("/audit/record/check/").content.decode()
+
+
+def test_an_alarm_stands_on_the_list_while_nothing_is_signed(auditor, stage, vault):
+    assert "No checkpoint is signed." in text(auditor, "/audit/")
+    vault.sign()
+    assert "No checkpoint is signed." not in text(auditor, "/audit/")
+    vault.key_file.unlink()
+    note(stage)
+    vault.sign(timezone.now() + timedelta(minutes=5))
+    assert "manage.py make_checkpoint_key" in text(auditor, "/audit/")
+
+
+def test_the_list_costs_the_same_however_many_runs_there_are(auditor, stage, django_assert_max_num_queries):
+    for _ in range(3):
+        refused_start(stage)
+    with django_assert_max_num_queries(20):
+        auditor.get("/audit/")
+
+
+def test_what_others_wrote_is_shown_harmlessly(auditor, stage):
+    note(stage, '<img src=x onerror=alert(1)> hx-get="/x" \u202e')
+    page = text(auditor, f"/audit/runs/{stage.run_id}/")
+    assert "<img src=x" not in page
+    assert "⟦U+202E⟧" in page

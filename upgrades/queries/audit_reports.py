@@ -1,0 +1,417 @@
+"""Reports that an auditor asks for over many runs: duties and overrides, access, reads and exports."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from django.contrib.auth.models import AbstractUser
+from django.db.models import Q, QuerySet
+
+from upgrades.adapters import event_store, register
+from upgrades.domain import run_events as e
+from upgrades.domain.report import Report, Table, moment
+from upgrades.domain.run_events import Recorded
+from upgrades.models import Environment, Membership, RegisterEntry, Run, RunBurden, RunEvent
+from upgrades.queries.run_page.sight import spoken
+
+WHAT = {"skip": "step skipped", "override": "gate overridden", "doubt": "doubt set aside"}
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Whole days in UTC; an empty end is open."""
+
+    since: date | None = None
+    until: date | None = None
+
+    @property
+    def words(self) -> str:
+        if not self.since and not self.until:
+            return "all time"
+        return f"{self.since or 'the beginning'} to {self.until or 'now'}"
+
+    def holds(self, field: str) -> Q:
+        """The condition that a time lies in the period."""
+        found = Q()
+        if self.since:
+            found &= Q(**{f"{field}__gte": datetime.combine(self.since, time(), UTC)})
+        if self.until:
+            found &= Q(**{f"{field}__lt": datetime.combine(self.until, time(), UTC) + timedelta(days=1)})
+        return found
+
+    def has(self, at: datetime) -> bool:
+        day = at.astimezone(UTC).date()
+        return not ((self.since and day < self.since) or (self.until and day > self.until))
+
+
+def _facts(
+    environments: Sequence[Environment], period: Period | None, user: AbstractUser, now: datetime
+) -> tuple[tuple[str, str], ...]:
+    made = f"{moment(now)} UTC by {user.get_full_name() or user.get_username()}"
+    where = ", ".join(environment.name for environment in environments) or "none"
+    return (("Made", made), ("Environments", where), *((("Period", period.words),) if period else ()))
+
+
+def _runs_of(environments: Sequence[Environment]) -> QuerySet[Run]:
+    ids = [environment.pk for environment in environments]
+    return Run.objects.filter(Q(environment__in=ids) | Q(environment__rehearsal_of__in=ids))
+
+
+# Duties and overrides.
+
+
+def duties_report(
+    environments: Sequence[Environment], period: Period, user: AbstractUser, now: datetime
+) -> Report:
+    """What is owed or open, and every deviation, override and refused attempt in the period."""
+    runs = {run.pk: run for run in _runs_of(environments).select_related("environment")}
+    return Report(
+        kind="Report for an audit",
+        title="Duties and overrides",
+        facts=_facts(environments, period, user, now),
+        tables=(
+            _open_burdens(runs, now),
+            _deviations(runs, period),
+            _refused(runs, period),
+            _past_burdens(runs, period),
+        ),
+        foot="Runbook: duties and overrides",
+    )
+
+
+def _name(runs: dict[int, Run], run_id: int) -> str:
+    run = runs[run_id]
+    return f"Run {run_id}{' (rehearsal)' if run.rehearsal else ''}"
+
+
+def _open_burdens(runs: dict[int, Run], now: datetime) -> Table:
+    rows = list(RunBurden.objects.filter(run__in=runs, closed_at=None).order_by("opened_at"))
+    columns = ("Run", "Environment", "What", "Since (UTC)", "For", "Taken over by")
+    cells = tuple(
+        (
+            _name(runs, row.run_id),
+            runs[row.run_id].environment.name,
+            f"{row.burden.partition(':')[0]}: {row.title}",
+            moment(row.opened_at),
+            spoken((now - row.opened_at).total_seconds()),
+            row.owner_name or ("its run is open" if runs[row.run_id].ended_at is None else "nobody"),
+        )
+        for row in rows
+    )
+    return Table(
+        "Open duties and exposures",
+        columns,
+        (12, 20, 28, 16, 9, 15),
+        cells,
+        "Nothing is open and nothing is owed.",
+        runs=tuple(row.run_id for row in rows),
+    )
+
+
+def _past_burdens(runs: dict[int, Run], period: Period) -> Table:
+    rows = list(
+        RunBurden.objects.filter(period.holds("closed_at"), run__in=runs, closed_at__isnull=False).order_by(
+            "-closed_at"
+        )
+    )
+    columns = ("Run", "Environment", "What", "From (UTC)", "To (UTC)", "Length")
+    cells = tuple(
+        (
+            _name(runs, row.run_id),
+            runs[row.run_id].environment.name,
+            f"{row.burden.partition(':')[0]}: {row.title}",
+            moment(row.opened_at),
+            moment(row.closed_at),
+            spoken((row.closed_at - row.opened_at).total_seconds()) if row.closed_at else "",
+        )
+        for row in rows
+    )
+    return Table(
+        "Duties and exposures that are over",
+        columns,
+        (12, 20, 28, 16, 16, 8),
+        cells,
+        runs=tuple(row.run_id for row in rows),
+    )
+
+
+def _events(runs: Iterable[int], kinds: Sequence[str]) -> Iterator[tuple[int, Recorded]]:
+    rows = (
+        RunEvent.objects.filter(run__in=runs, kind__in=kinds)
+        .order_by("run", "seq")
+        .values_list("run", "text")
+    )
+    for run_id, text in rows:
+        yield run_id, event_store.read(text)
+
+
+def _deviations(runs: dict[int, Run], period: Period) -> Table:
+    kinds = (e.DeviationAsked.kind, e.DeviationSigned.kind, e.DeviationRejected.kind)
+    asked: dict[tuple[int, int], Recorded] = {}
+    decided: dict[tuple[int, int], Recorded] = {}
+    for run_id, item in _events(runs, kinds):
+        match item.event:
+            case e.DeviationAsked(number=number):
+                asked[run_id, number] = item
+            case e.DeviationSigned(number=number) | e.DeviationRejected(number=number):
+                decided[run_id, number] = item
+            case _:
+                pass
+    listed = [(key, item) for key, item in asked.items() if period.has(item.at)]
+    listed.sort(key=lambda pair: pair[1].at, reverse=True)
+    cells = tuple(
+        _deviation(runs, run_id, item, decided.get((run_id, number))) for (run_id, number), item in listed
+    )
+    columns = ("Run", "Environment", "What", "Reason", "Asked (UTC)", "Decided (UTC)")
+    return Table(
+        "Deviations and overrides",
+        columns,
+        (12, 16, 18, 24, 15, 15),
+        cells,
+        runs=tuple(run_id for (run_id, _), _ in listed),
+    )
+
+
+def _deviation(
+    runs: dict[int, Run], run_id: int, item: Recorded, decision: Recorded | None
+) -> tuple[str, ...]:
+    event = item.event
+    assert isinstance(event, e.DeviationAsked)
+    where = f"{event.step} / {event.gate}" if event.gate else event.step
+    verdict = "waits for a decision"
+    if decision is not None:
+        word = "signed" if isinstance(decision.event, e.DeviationSigned) else "rejected"
+        verdict = f"{word} by {decision.by.name}\n{moment(decision.at)}"
+    return (
+        _name(runs, run_id),
+        runs[run_id].environment.name,
+        f"{WHAT[event.what]}: {where}",
+        event.reason,
+        f"{item.by.name}\n{moment(item.at)}",
+        verdict,
+    )
+
+
+def _refused(runs: dict[int, Run], period: Period) -> Table:
+    found = [
+        (run_id, item) for run_id, item in _events(runs, (e.AttemptRefused.kind,)) if period.has(item.at)
+    ]
+    found.sort(key=lambda pair: pair[1].at, reverse=True)
+    cells = tuple(
+        (
+            _name(runs, run_id),
+            runs[run_id].environment.name,
+            moment(item.at),
+            f"{item.by.name}\n{', '.join(item.by.roles) or 'no role'}",
+            item.event.act,
+            item.event.reason,
+        )
+        for run_id, item in found
+        if isinstance(item.event, e.AttemptRefused)
+    )
+    columns = ("Run", "Environment", "Time (UTC)", "Who, with the roles then", "Act", "Why it was refused")
+    return Table(
+        "Refused attempts",
+        columns,
+        (12, 16, 14, 18, 10, 30),
+        cells,
+        runs=tuple(run_id for run_id, _ in found),
+    )
+
+
+# Access.
+
+
+def access_report(
+    environments: Sequence[Environment], period: Period, user: AbstractUser, now: datetime
+) -> Report:
+    """Who has which role where and since when, what is odd about it, and every change of roles and approval rules."""
+    names = {environment.pk: environment.name for environment in environments}
+    members = list(
+        Membership.objects.filter(environment__in=names)
+        .select_related("user")
+        .order_by("environment__name", "role", "user__username")
+    )
+    books = [register.access_book(environment_id) for environment_id in names]
+    entries = [
+        register.read(row) for row in RegisterEntry.objects.filter(book__in=books).order_by("at", "pk")
+    ]
+    return Report(
+        kind="Report for an audit",
+        title="Access review",
+        facts=_facts(environments, period, user, now),
+        tables=(
+            _members(members, names, entries),
+            _oddities(members, names),
+            _changes(entries, names, period),
+        ),
+        foot="Runbook: access review",
+    )
+
+
+def _given(entries: Iterable[register.Entry]) -> dict[tuple[int, str, str], register.Entry]:
+    """The newest entry that gave a role, by environment, person and role."""
+    found = {}
+    for entry in entries:
+        if entry.kind == "role.given":
+            found[_environment(entry), entry.body["user"], entry.body["role"]] = entry
+    return found
+
+
+def _environment(entry: register.Entry) -> int:
+    return int(entry.book.partition("/")[2])
+
+
+def _members(
+    members: Sequence[Membership], names: dict[int, str], entries: Sequence[register.Entry]
+) -> Table:
+    given = _given(entries)
+    rows = []
+    for member in members:
+        entry = given.get((member.environment_id, f"user:{member.user_id}", member.role))
+        rows.append(
+            (
+                names[member.environment_id],
+                member.role,
+                member.user.get_full_name() or "–",
+                member.user.get_username(),
+                moment(entry.at) if entry else "before the register began",
+                entry.by.name if entry else "",
+                moment(member.user.last_login) or "never",
+                "active" if member.user.is_active else "switched off",
+            )
+        )
+    columns = (
+        "Environment",
+        "Role",
+        "Name",
+        "Account",
+        "Since (UTC)",
+        "Given by",
+        "Last sign-in (UTC)",
+        "State",
+    )
+    return Table("Roles now", columns, (18, 11, 14, 13, 14, 10, 13, 7), tuple(rows), "Nobody has a role.")
+
+
+def _oddities(members: Sequence[Membership], names: dict[int, str]) -> Table:
+    held: dict[tuple[int, Any], set[str]] = defaultdict(set)
+    for member in members:
+        held[member.environment_id, member.user].add(member.role)
+    rows = []
+    for (environment_id, person), roles in held.items():
+        who = person.get_full_name() or person.get_username()
+        where, which = names[environment_id], ", ".join(sorted(roles))
+        rows += [(where, who, which, text) for text in _odd(roles, active=person.is_active)]
+    columns = ("Environment", "Who", "Roles", "What to look at")
+    return Table("To look at", columns, (22, 18, 24, 36), tuple(rows), "Nothing is odd.")
+
+
+def _odd(roles: set[str], *, active: bool) -> Iterator[str]:
+    if "auditor" in roles and len(roles) > 1:
+        yield "An auditor reads all and changes nothing; another role beside it makes that untrue."
+    if {"operator", "approver"} <= roles:
+        yield "Operates and approves. Never in one run: the application refuses that. Still, ask whether both are needed."
+    if "administrator" in roles and roles & {"operator", "approver"}:
+        yield "An administrator who also operates or approves can give that right to himself."
+    if not active:
+        yield "The account is switched off and still has roles. Take them away."
+
+
+def _changes(entries: Sequence[register.Entry], names: dict[int, str], period: Period) -> Table:
+    rows = tuple(
+        (
+            moment(entry.at),
+            names[_environment(entry)],
+            *_change(entry),
+            f"{entry.by.name}{' (in the database)' if entry.by.kind == 'database' else ''}",
+        )
+        for entry in reversed(entries)
+        if period.has(entry.at)
+    )
+    columns = ("Time (UTC)", "Environment", "What", "Whom or what", "By")
+    return Table(
+        "Changes of roles and of approval rules", columns, (15, 19, 14, 34, 18), rows, "Nothing was changed."
+    )
+
+
+def _change(entry: register.Entry) -> tuple[str, str]:
+    body = entry.body
+    if entry.kind == "policies.changed":
+        return (
+            "approval rules changed",
+            f"before: {_policies(body['before'])}\nafter: {_policies(body['after'])}",
+        )
+    who = body["name"] or body["username"]
+    return entry.kind.replace(".", " "), f"{body['role']}: {who} ({body['username']})"
+
+
+def _policies(policies: dict[str, dict[str, Any]]) -> str:
+    told = [
+        f"{name}: {rule.get('signatures')} of {rule.get('role')}" for name, rule in sorted(policies.items())
+    ]
+    return ", ".join(told) or "none"
+
+
+# Reads.
+
+READS = {
+    "evidence.opened": "evidence opened",
+    "record.exported": "record exported",
+    "list.exported": "list exported",
+}
+
+
+def reads_report(
+    environments: Sequence[Environment], period: Period, user: AbstractUser, now: datetime
+) -> Report:
+    """Who opened evidence, and who took records and lists away."""
+    names = {register.reads_book(environment.pk): environment.name for environment in environments}
+    rows = RegisterEntry.objects.filter(period.holds("at"), book__in=names).order_by("-at", "-pk")
+    entries = [register.read(row) for row in rows]
+    cells = tuple(
+        (
+            f"Run {entry.run}" if entry.run is not None else "",
+            names[entry.book],
+            f"{entry.number}",
+            moment(entry.at),
+            f"{entry.by.name}\n{', '.join(entry.by.roles)}",
+            READS.get(entry.kind, entry.kind),
+            _object(entry),
+        )
+        for entry in entries
+    )
+    columns = ("Run", "Environment", "No.", "Time (UTC)", "Who, with the roles then", "What", "Which")
+    return Report(
+        kind="Report for an audit",
+        title="Reads and exports",
+        facts=_facts(environments, period, user, now),
+        tables=(
+            Table(
+                "Reads and exports",
+                columns,
+                (8, 17, 5, 15, 18, 13, 24),
+                cells,
+                "Nobody has opened or taken anything.",
+                runs=tuple(entry.run for entry in entries),
+            ),
+        ),
+        foot="Runbook: reads and exports",
+    )
+
+
+def _object(entry: register.Entry) -> str:
+    body = entry.body
+    match entry.kind:
+        case "evidence.opened":
+            return f"{body['name']}\nSHA-256 {body['sha256']}"
+        case "record.exported":
+            return f"{body['events']} events\nmanifest {body['manifest']}"
+        case "list.exported":
+            return f"{body['list']} as {body['form']}, {body['rows']} rows"
+        case _:
+            return ""
