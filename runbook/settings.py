@@ -234,7 +234,7 @@ CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
 # A loop that follows agents hands over to the next one; that one must not queue behind the bells of runs.
-CELERY_TASK_QUEUES = (Queue("celery"), Queue("polling"))
+CELERY_TASK_QUEUES = (Queue("celery"), Queue("polling", routing_key="polling"))
 CELERY_TASK_DEFAULT_QUEUE = "celery"
 CELERY_TASK_ROUTES = {"upgrades.tasks.poll_agents": {"queue": "polling"}}
 CELERY_TASK_PUBLISH_RETRY = False  # whatever a lost message would have done is found in the database
