@@ -162,6 +162,26 @@ class Environment:
             return None
         return value
 
+    def one_name(self, name: str, default: str) -> str:
+        """A name without blanks."""
+        value = self._get(name) or default
+        if len(value.split()) != 1:
+            self.mistakes.append(f"{name} is {value!r}. Set it to one name without blanks, as {default}.")
+            return default
+        return value
+
+    def text(self, name: str) -> str:
+        """A text as it is; empty where it is not set."""
+        return self._get(name)
+
+    def issuer(self, name: str) -> str | None:
+        """The https address of an OpenID Connect provider, or None. Plain http is for this machine only."""
+        value = self.http_url(name)
+        parts = _split(value or "")
+        if value and parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
+            self.mistakes.append(f"{name} begins with http://. Set it to the provider's https:// address.")
+        return value
+
     def redis_url(self, name: str) -> str:
         """A redis:// or rediss:// address."""
         value = self.required(name, "the address of a Redis server, as redis://:password@127.0.0.1:6379/0")

@@ -43,6 +43,26 @@ CHECKPOINT_FILE = _env.folder("CHECKPOINT_FILE", VAR / "checkpoints.jsonl")
 CHECKPOINT_MAIL_TO = _env.addresses("CHECKPOINT_MAIL_TO")
 CHECKPOINT_ORIGIN = f"{_hosts[0]}/runbook" if _hosts else "runbook"
 locals().update(_env.mail_server("MAIL_URL"))
+# Sign-in (docs/sign-in.md).
+PROOF_SECONDS = _env.number("RUNBOOK_PROOF_SECONDS", 300, 30, 900)
+IDLE_MINUTES = _env.number("RUNBOOK_IDLE_MINUTES", 60, 5, 720)
+SESSION_HOURS = _env.number("RUNBOOK_SESSION_HOURS", 10, 1, 24)
+SECOND_FACTOR = _env.one_of(
+    "RUNBOOK_SECOND_FACTOR", "required" if HTTPS else "offered", ("required", "offered")
+)
+ALLAUTH_TRUSTED_PROXY_COUNT = _env.number("RUNBOOK_PROXIES", 0, 0, 5)
+_oidc = {
+    "provider_id": "provider",
+    "name": _env.text("OIDC_NAME") or "your organisation",
+    "client_id": _env.text("OIDC_CLIENT_ID"),
+    "secret": _env.text("OIDC_CLIENT_SECRET"),
+    "settings": {
+        "server_url": _env.issuer("OIDC_ISSUER"),
+        "oauth_pkce_enabled": True,
+        "scope": _env.names("OIDC_SCOPES", "openid,profile"),
+    },
+}
+OIDC_GROUPS_CLAIM = _env.one_name("OIDC_GROUPS_CLAIM", "groups")
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = (_env.addresses("MAIL_FROM") or ["runbook@localhost"])[0]
 
 _LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
@@ -53,6 +73,10 @@ if not HTTPS and not set(_hosts) <= _LOOPBACK:
     )
 if DEBUG and not set(_hosts) <= _LOOPBACK:
     _env.mistakes.append("DEBUG is on, but RUNBOOK_HOSTS names more than this machine. Turn DEBUG off.")
+if len({bool(_env.text(name)) for name in ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")}) == 2:
+    _env.mistakes.append(
+        "Of OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET some are set. Set all three, or none."
+    )
 _env.finish()
 
 # --- the application ------------------------------------------------------------------------------
@@ -71,6 +95,11 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "django_htmx",
     "template_partials",
     "csp",
@@ -86,6 +115,8 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "upgrades.web.sign_in.SessionRules",
     # A view is closed unless it says `login_not_required`: a forgotten check opens nothing.
     "upgrades.web.sign_in.SignInRequired",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -128,9 +159,47 @@ DATABASES: dict[str, dict[str, Any]] = {
         },
     }
 }
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+# Only sign-in's counters live here: shared by all processes, and there while Redis is not (docs/adr/0006-sign-in.md).
+CACHES = {"default": {"BACKEND": "upgrades.adapters.shared_cache.SharedCache"}}
 
 # --- sign-in, sessions, cookies -------------------------------------------------------------------
+
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+ACCOUNT_ADAPTER = "upgrades.web.sign_in.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_EMAIL_NOTIFICATIONS = (
+    True  # a changed password or factor is told to its owner, where there is an address
+)
+ACCOUNT_SESSION_REMEMBER = False
+ACCOUNT_REAUTHENTICATION_TIMEOUT = PROOF_SECONDS
+ACCOUNT_FORMS = {
+    "login": "upgrades.web.sign_in_forms.SignInForm",
+    "reauthenticate": "upgrades.web.sign_in_forms.PasswordAgainForm",
+    "change_password": "upgrades.web.sign_in_forms.NewPasswordForm",
+}
+# Failures count per address and per name; the name last, so that an address over its limit shuts nobody else out.
+ACCOUNT_RATE_LIMITS = {"login": "", "login_failed": "200/15m/ip,10/15m/key", "reauthenticate": "20/15m/user"}
+MFA_ADAPTER = "upgrades.web.sign_in.FactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_WEBAUTHN_USER_VERIFICATION = "required"
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = False
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # mail is for notices only and proves nothing here
+MFA_TOTP_ISSUER = "Runbook"
+MFA_TOTP_TOLERANCE = 1
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+MFA_FORMS = {
+    "authenticate": "upgrades.web.sign_in_forms.CodeForm",
+    "reauthenticate": "upgrades.web.sign_in_forms.CodeAgainForm",
+    "activate_totp": "upgrades.web.sign_in_forms.FirstCodeForm",
+}
+SOCIALACCOUNT_ADAPTER = "upgrades.web.sign_in_provider.ProviderAdapter"
+SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = False  # a mail address is no key: the provider's `sub` is
+SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = False
+SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": [_oidc] if _oidc["client_id"] else []}}
 
 LOGIN_URL = "/sign-in/"
 LOGIN_REDIRECT_URL = "/"
@@ -140,10 +209,13 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 15}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "upgrades.web.sign_in_forms.NoEasyPattern"},
 ]
 
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
-SESSION_COOKIE_AGE = 10 * 60 * 60  # a change night; signing in again in the middle of a step helps nobody
+SESSION_COOKIE_AGE = (
+    SESSION_HOURS * 60 * 60
+)  # a change night; signing in again in the middle of a step helps nobody
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"  # Strict would sign people out who follow a link from a mail
 SESSION_COOKIE_SECURE = HTTPS

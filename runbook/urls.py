@@ -8,5 +8,6 @@ urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("", include("upgrades.web.urls")),
+    path("", include("upgrades.web.account_urls")),
 ]
 handler500 = "runbook.health.server_error"

@@ -1,13 +1,18 @@
 """Builders for tests: environments, people and runs, brought to their states by the real services."""
 
+import time
+from datetime import timedelta
 from itertools import count
 from uuid import uuid4
 
+from allauth.account.authentication import AUTHENTICATION_METHODS_SESSION_KEY
+from allauth.account.internal.userkit import user_id_to_str
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
 from upgrades.models import Agent, Membership, ProcedureVersion, Target
 from upgrades.services.procedures import publish_all
+from upgrades.services.sign_in import Proof
 from upgrades.services.simulated import environment_from_world
 
 POLICIES = {
@@ -32,11 +37,17 @@ def make_user(*roles, environment=None, name=None, password=None, **fields):
     return user
 
 
-def give(user, environment, *roles):
-    """Give `roles` in `environment` to `user`."""
+def give(user, environment, *roles, given_at=None):
+    """Give `roles` in `environment` to `user`, long before any run unless `given_at` says otherwise."""
+    given_at = given_at or timezone.now() - timedelta(days=30)
     Membership.objects.bulk_create(
-        Membership(environment=environment, user=user, role=role) for role in roles
+        Membership(environment=environment, user=user, role=role, given_at=given_at) for role in roles
     )
+
+
+def proof_of(user, kind="password"):
+    """A fresh proof that `user` is there, as signatures need it."""
+    return Proof(kind, user.pk, timezone.now())
 
 
 def server(name, type_, host, version="8.5.100", *, role="primary", peer=None, mode=None, port=2020):
@@ -119,3 +130,11 @@ def start(environment, by, procedure="config-server-ha", **changes):
         "command_id": uuid4(),
     }
     return start_run(**{**wishes, **changes}).run
+
+
+def show_who(client, user, **record):
+    """What the session of a signed-in `client` remembers after its person has shown who they are: a password, just now."""
+    session = client.session
+    session[AUTHENTICATION_METHODS_SESSION_KEY] = [{"method": "password", "at": time.time(), **record}]
+    session["account_authentication_methods_user"] = user_id_to_str(user)
+    session.save()

@@ -8,7 +8,7 @@ from uuid import uuid4
 from django.db import connections
 from django.forms.models import model_to_dict
 
-from tests.factories import POLICIES, make_environment, make_user, start
+from tests.factories import POLICIES, make_environment, make_user, proof_of, start
 from upgrades.adapters import event_store
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
@@ -41,7 +41,7 @@ class Night:
 
     @property
     def procedure(self):
-        return procedure_of(self.row.procedure)
+        return procedure_of(self.row.procedure, self.state.started)
 
     @property
     def history(self):
@@ -68,8 +68,13 @@ class Night:
     # Acting.
 
     def act(self, command, by=None, command_id=None):
+        by = by or self.operator
         return runs.act(
-            run_id=self.run, command=command, by=by or self.operator, command_id=command_id or uuid4()
+            run_id=self.run,
+            command=command,
+            by=by,
+            command_id=command_id or uuid4(),
+            proof=proof_of(by),
         )
 
     def advance(self):

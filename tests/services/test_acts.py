@@ -115,7 +115,7 @@ def test_an_act_without_the_right_is_refused_and_recorded(night):
 
 def test_a_right_that_was_taken_away_between_page_and_click_is_gone(night):
     click = night.confirm("packages-delivered")
-    second = make_user("operator", "auditor", environment=night.environment)
+    second = make_user("operator", "approver", environment=night.environment)
     Membership.objects.filter(user=second, role="operator").delete()
     with pytest.raises(NotAllowed):
         night.act(click, second)

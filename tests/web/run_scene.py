@@ -72,7 +72,10 @@ class Stage:
         return {"step": state.current, "visit": state.steps[state.current].visit}
 
     def act(self, command, by=None):
-        return runs.act(run_id=self.run_id, command=command, by=by or self.operator, command_id=uuid4())
+        by = by or self.operator
+        return runs.act(
+            run_id=self.run_id, command=command, by=by, command_id=uuid4(), proof=factories.proof_of(by)
+        )
 
     def advance(self):
         runs.advance_run(self.run_id)

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
+from tests.factories import show_who
 from tests.web.run_scene import REASON, Stage, closing, no_agents
 from upgrades.adapters import event_store
 from upgrades.domain import run as core
@@ -30,6 +31,7 @@ def send(client):
 
     def post(stage, verb, who=None, htmx=False, **data):
         client.force_login(who or stage.operator)
+        show_who(client, who or stage.operator)
         headers = {"HX-Request": "true"} if htmx else {}
         fields = {"command_id": str(uuid4()), **data}
         return client.post(f"/runs/{stage.run_id}/{verb}/", fields, headers=headers)

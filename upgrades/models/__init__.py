@@ -1,7 +1,7 @@
 """Tables: shape and truth. What must hold together is a constraint; behaviour lives in the services."""
 
 from upgrades.models.agent import Agent, LogFile, LogLine, ProcessChange
-from upgrades.models.environment import Application, Environment, Host, Membership, Target
+from upgrades.models.environment import Application, Environment, GroupRole, Host, Membership, Target
 from upgrades.models.import_draft import ImportDraft
 from upgrades.models.plan import Claim, Finding, PlanItem, PlanOfRecord
 from upgrades.models.procedure import ProcedureVersion
@@ -23,6 +23,7 @@ from upgrades.models.run import (
     RunRequest,
     RunStep,
 )
+from upgrades.models.sign_in import SignedIn
 
 __all__ = [
     "Agent",
@@ -36,6 +37,7 @@ __all__ = [
     "Environment",
     "Evidence",
     "Finding",
+    "GroupRole",
     "Host",
     "ImportDraft",
     "LogFile",
@@ -53,5 +55,6 @@ __all__ = [
     "RunRequest",
     "RunStep",
     "SavedSearch",
+    "SignedIn",
     "Target",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 
 class Environment(models.Model):
@@ -149,7 +150,11 @@ class Target(models.Model):
 
 
 class Membership(models.Model):
-    """A person's role in an environment (design.md section 7)."""
+    """A person's role in an environment (design.md section 7). An auditor has no other role there: a trigger sees to it.
+
+    `group` names the provider's group that it follows (services/members.py); empty where a person gave it. A role to sign
+    counts in runs that start after `given_at`, or in all once a second administrator has confirmed it.
+    """
 
     class Role(models.TextChoices):
         OPERATOR = "operator"
@@ -161,11 +166,38 @@ class Membership(models.Model):
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=20, choices=Role.choices)
+    group = models.CharField(max_length=200, blank=True)
+    given_at = models.DateTimeField(default=timezone.now)
+    given_by = models.CharField(max_length=40, blank=True, help_text="The id that runs know the giver by.")
+    confirmed_by = models.CharField(
+        max_length=40, blank=True, help_text="As given_by: a second administrator."
+    )
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=("environment", "user", "role"), name="a_role_is_given_once")
+            models.UniqueConstraint(fields=("environment", "user", "role"), name="a_role_is_given_once"),
+            models.CheckConstraint(
+                condition=Q(confirmed_by="") | ~Q(confirmed_by=F("given_by")),
+                name="confirmed_by_a_second_person",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.user}: {self.role} in {self.environment}"
+
+
+class GroupRole(models.Model):
+    """What a group of the sign-in provider may do in an environment. Only this table turns groups into roles."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="group_roles")
+    group = models.CharField(max_length=200)
+    role = models.CharField(max_length=20, choices=Membership.Role.choices)
+
+    class Meta:
+        ordering = ("group", "role")
+        constraints = [
+            models.UniqueConstraint(fields=("environment", "group", "role"), name="a_group_has_a_role_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.group}: {self.role} in {self.environment}"

@@ -30,7 +30,8 @@ from upgrades.domain.run_state import RunState, begin, evolve, fold
 from upgrades.models import Application, CommandReceipt, Environment, Host, ProcedureVersion, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import observations, projections, register
-from upgrades.services.people import actor_for
+from upgrades.services.people import actor_for, late_roles
+from upgrades.services.sign_in import Proof, proven
 from upgrades.services.watermarks import take_watermarks
 
 logger = logging.getLogger(__name__)
@@ -68,12 +69,17 @@ def _loaded(run: Run) -> tuple[Procedure, RunState]:
     return procedure_of(run.procedure, state.started), state
 
 
-def act(*, run_id: int, command: core.Command, by: AbstractUser, command_id: UUID) -> Done:
-    """Carry out a person's command, or raise the `Refused` that says why not. Refused rights go on the record."""
+def act(
+    *, run_id: int, command: core.Command, by: AbstractUser, command_id: UUID, proof: Proof | None = None
+) -> Done:
+    """Carry out a person's command, or raise the `Refused` that says why not. Refused rights go on the record.
+
+    A signature takes a fresh `proof` of who gives it: ProofNeeded where it is missing or too old.
+    """
     if isinstance(command, core.Begin) and _is_operator(run_id, by):
         command = _with_watermarks(run_id, command)
     try:
-        return _act(run_id, command, by, command_id)
+        return _act(run_id, command, by, command_id, proof)
     except NotAllowed as refusal:
         record_refusal(run_id, command, by, refusal)
         raise
@@ -86,7 +92,9 @@ def _is_operator(run_id: int, by: AbstractUser) -> bool:
 
 
 @transaction.atomic
-def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID) -> Done:
+def _act(
+    run_id: int, command: core.Command, by: AbstractUser, command_id: UUID, proof: Proof | None
+) -> Done:
     run = _locked(run_id)
     actor = actor_for(by, run.environment)
     if not actor.roles:
@@ -98,7 +106,12 @@ def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID)
     procedure, state = _loaded(run)
     if isinstance(command, core.Begin):
         command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
-    events = core.decide(procedure, state, command, actor)
+    if isinstance(command, core.Sign | core.SignDeviation):
+        events = _signed(procedure, state, command, actor, late_roles(by, run.environment, state.started_at))
+    else:
+        events = core.decide(procedure, state, command, actor)
+    # Whoever may not sign is told so before anything is asked of them.
+    events = _with_proof(events, proof, by, run.environment)
     after = _store(run, procedure, state, [(actor, events)])
     try:
         CommandReceipt.objects.create(
@@ -109,6 +122,33 @@ def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID)
     return Done(run_id, after.seq)
 
 
+def _signed(
+    procedure: Procedure, state: RunState, command: core.Command, actor: Actor, late: frozenset[str]
+) -> list[RunEvent]:
+    """What a signature comes to when roles that came while the run was under way do not count (trust.md 10.1)."""
+    known = replace(actor, roles=tuple(role for role in actor.roles if role not in late))
+    try:
+        return core.decide(procedure, state, command, known)
+    except NotAllowed as refusal:
+        if not late:
+            raise
+        raise NotAllowed(
+            f"{refusal.message} The role {', '.join(sorted(late))} came to {actor.name} after this run had started, so "
+            "it signs nothing in it until a second administrator has confirmed it."
+        ) from refusal
+
+
+def _with_proof(
+    events: list[RunEvent], proof: Proof | None, by: AbstractUser, environment: Environment
+) -> list[RunEvent]:
+    """The events, with each signature saying how its signer had shown who signs."""
+    if not any(isinstance(event, _SIGNATURES) for event in events):
+        return events
+    kind = proven(proof, by, environment)
+    return [replace(event, proof=kind) if isinstance(event, _SIGNATURES) else event for event in events]
+
+
+_SIGNATURES = (e.ApprovalSigned, e.DeviationSigned)
 _USED = "This form was used for something else before. Load the page again and repeat your act."
 
 

@@ -10,6 +10,7 @@ from django_htmx.middleware import HtmxDetails
 
 from upgrades.domain.refusal import BadInput, NotAllowed, Refused, Unavailable
 from upgrades.services.runs import NoSuchRun
+from upgrades.services.sign_in import ProofNeeded
 
 TOLD = 1200  # characters of a message that fit into a header
 
@@ -25,7 +26,7 @@ def status_of(refusal: Refused) -> int:
     match refusal:
         case NoSuchRun():
             return 404
-        case NotAllowed():
+        case NotAllowed() | ProofNeeded():
             return 403
         case BadInput():
             return 400

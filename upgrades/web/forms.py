@@ -22,6 +22,7 @@ from upgrades.domain import run as core
 from upgrades.domain.refusal import BadInput
 from upgrades.services import evidence, runs
 from upgrades.services.runs import Done
+from upgrades.services.sign_in import Proof
 
 MOST = 2000
 # What the core calls a text, and the field that holds it.
@@ -76,6 +77,7 @@ class ActForm(forms.Form):
 
     def __init__(self, *arguments: Any, key: str = "", **options: Any) -> None:
         self.key = key
+        self.proof: Proof | None = None  # that whoever sent it is there; signatures need it
         options["auto_id"] = f"{key}-%s"
         super().__init__(*arguments, **options)
 
@@ -106,7 +108,9 @@ class ActForm(forms.Form):
             raise
 
     def carry_out(self, run_id: int, by: AbstractUser, command_id: UUID) -> Done:
-        return runs.act(run_id=run_id, command=self.command(), by=by, command_id=command_id)
+        return runs.act(
+            run_id=run_id, command=self.command(), by=by, command_id=command_id, proof=self.proof
+        )
 
     def _mistakes(self) -> str:
         """All mistakes in one sentence each, for those who see only the message."""

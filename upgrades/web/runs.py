@@ -26,8 +26,10 @@ from upgrades.queries.run_page import RunPage, Seen, run_page, seen_by
 from upgrades.queries.simulated import SimulatedPanel, panel
 from upgrades.services import evidence
 from upgrades.services.runs import NoSuchRun
+from upgrades.services.sign_in import ProofNeeded
 from upgrades.web.answers import answer_refusal, wants_fragment
 from upgrades.web.forms import FORMS, ActForm, RunForms, sent_form
+from upgrades.web.sign_in import ask_again, proof_of
 from upgrades.web.stream import stream_url
 
 PAGE = "upgrades/runs/show.html"
@@ -70,7 +72,12 @@ def act_on_run(request: HttpRequest, run_id: int, verb: str) -> HttpResponse:
     form: ActForm | None = None
     try:
         form = sent_form(FORMS[verb], request)
+        form.proof = proof_of(request)
         form.send(run_id, _user(request))
+    except ProofNeeded:
+        run = Run.objects.only("title").get(pk=run_id)
+        page = reverse("show-run", args=[run_id])
+        return ask_again(request, what=f"{FORMS[verb].button}: {run.title}", page=page)
     except Refused as refusal:
         return answer_refusal(
             refusal, lambda text, status: _again(request, run_id, form, refusal=text, status=status)
