@@ -182,6 +182,11 @@ class PlanLine:
         return "done"
 
     @property
+    def may_begin(self) -> bool:
+        """Nothing holds it; what belongs into another run may begin as soon as that one may."""
+        return self.state == "ready" or (self.state == "inside" and not self.waits)
+
+    @property
     def versions(self) -> str:
         """“8.1.3 → 8.5.101”, or how many parts go to how many versions."""
         before, after = {part.version for part in self.parts}, {part.target for part in self.parts}
