@@ -19,6 +19,7 @@ _SECTIONS = {
     "plan": "environments",
     "simulated": "environments",
     "new-environment": "environments",
+    "members": "environments",
     "edit-environment": "environments",
     "new-record": "environments",
     "edit-record": "environments",
