@@ -272,20 +272,26 @@ def _named_in(steps: Iterable[Step]) -> set[str]:
 
 def _roles(procedure: Procedure, groups: Groups, bindings: Mapping[str, Bound]) -> list[Role]:
     """A role for each server that only the groups brought in; of a pair, the second names the first."""
-    known = {role.name for role in procedure.roles}
-    found: dict[str, Role] = {}
+    titles: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for group in procedure.groups:
         for member in groups.get(group.name, ()):
             for part in PARTS:
-                role = member.get(part)
-                if role is None or role in known or role in found:
-                    continue
-                other = member.get("beside", member["each"]) if part == "peer" else None
-                bound = bindings.get(role)
-                title = group.title if part == "each" else ""
-                types = (bound.application_type,) if bound is not None else ()
-                found[role] = Role(name=role, title=title, application_types=types, pair_of=other)
-    return list(found.values())
+                if part in member:
+                    titles[member[part]] = titles.get(member[part]) or (group.title if part == "each" else "")
+            if "peer" in member and member["peer"] not in pairs.values():
+                pairs[member["peer"]] = member.get("beside", member["each"])
+    known = {role.name for role in procedure.roles}
+    return [
+        Role(
+            name=role,
+            title=title,
+            application_types=(bindings[role].application_type,) if role in bindings else (),
+            pair_of=pairs.get(role),
+        )
+        for role, title in titles.items()
+        if role not in known
+    ]
 
 
 def parts_named(part: object) -> frozenset[str]:
@@ -321,7 +327,7 @@ class _Copier:
         copied: Kind = self.copy(kind)
         own = replace(copied, id=self.own(kind.id))
         if isinstance(own, ExposureKind):
-            own = replace(own, copy_of=kind.id)
+            own = replace(own, copy_of=kind.id, family=wording.unnamed(kind.title))
         self.remember(kind, own)
         return own
 

@@ -80,7 +80,8 @@ class ExposureKind:
     """A period in which the system is weaker: what it is called and how long it may last, in seconds.
 
     `maximum_from` names the fact that holds the maximum: the exposure is a countdown, and follows that fact.
-    `copy_of` is its id in the text when it is one of several, a copy for a member of a group.
+    `copy_of` is its id in the text when it is one of several, a copy for a member of a group; `family` is then what
+    all of them are called.
     """
 
     id: str
@@ -91,6 +92,7 @@ class ExposureKind:
     maximum: int | None = None
     maximum_from: str | None = None
     copy_of: str = ""
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,11 @@ def renamed(text: str, name: Callable[[str], str]) -> str:
     return _PLACEHOLDER.sub(lambda found: f"{{{name(found.group(1))}}}", text)
 
 
+def unnamed(text: str) -> str:
+    """`text` with each placeholder left open: “No LCA on …”."""
+    return _PLACEHOLDER.sub("…", text)
+
+
 def checked(text: str, *, what: str, least: int = 0, most: int = 2000) -> str:
     """What a person wrote, trimmed and with one form of line end; `BadInput` when it cannot be used."""
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()

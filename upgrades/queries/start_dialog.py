@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from django.contrib.auth.models import AbstractUser
 
 from upgrades.domain.condition import Condition, Fact, holds
+from upgrades.domain.environment import Server
+from upgrades.domain.exposure import limit_of
+from upgrades.domain.groups import Chosen, expand
 from upgrades.domain.procedure import (
     ApprovalGate,
     CheckGate,
@@ -19,11 +22,13 @@ from upgrades.domain.procedure import (
     Procedure,
     Role,
 )
+from upgrades.domain.refusal import BadInput
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.domain.wording import fill
 from upgrades.models import Application, Environment, Membership
 from upgrades.queries.conditions import spell
 from upgrades.queries.facts import facts_at_start
+from upgrades.queries.groups import members
 from upgrades.queries.offers import (
     applications_of,
     claimed,
@@ -34,6 +39,8 @@ from upgrades.queries.offers import (
     proposed,
     wanted,
 )
+
+NOBODY_YET = Chosen({}, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,15 @@ class SignatureToCome:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupToCome:
+    """Servers that go through the same steps one after the other: (name, host) in that order; or why nobody can tell."""
+
+    title: str
+    members: tuple[tuple[str, str], ...]
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StartDialog:
     procedure: str
     version: int
@@ -110,6 +126,7 @@ class StartDialog:
     signatures: tuple[SignatureToCome, ...]
     obstacle: str
     taken: str
+    groups: tuple[GroupToCome, ...] = ()
 
 
 def start_dialog(
@@ -126,6 +143,10 @@ def start_dialog(
     facts = facts_at_start(environment, bound)
     parameters = tuple(_parameter(parameter, answers, facts) for parameter in procedure.parameters)
     facts |= {choice.name: _fact(choice) for choice in parameters}
+    chosen, trouble = _members(environment, procedure, bound, facts)
+    facts |= {f"{role}.{name}": value for role, item in chosen.roles.items() for name, value in _known(item)}
+    asked = procedure.roles
+    procedure = expand(procedure, chosen.groups, {})
     steps = [step for step in procedure.steps if step.numbered and not step.aside]
     return StartDialog(
         procedure=procedure.id,
@@ -134,14 +155,44 @@ def start_dialog(
         summary=fill(procedure.summary, facts),
         steps=len(steps),
         seconds=sum(step.expected or 0 for step in steps if _has_part(step.when, facts)),
-        roles=tuple(_role(role, applications, bound) for role in procedure.roles),
+        roles=tuple(_role(role, applications, bound) for role in asked),
         parameters=parameters,
         prerequisites=tuple(_prerequisites(procedure, facts)),
         exposures=tuple(_exposures(procedure, facts)),
         signatures=tuple(_signatures(environment, procedure, facts, user)),
         obstacle=not_meant(procedure, facts),
         taken=claimed(bound.values(), claims(environment)),
+        groups=tuple(_groups(procedure, bound, chosen, trouble)),
     )
+
+
+def _members(
+    environment: Environment,
+    procedure: Procedure,
+    bound: Mapping[str, Application],
+    facts: Mapping[str, Fact],
+) -> tuple[Chosen, str]:
+    """Who would belong to the groups with these answers, or why that cannot be told."""
+    if any(group.pair_of is not None and group.pair_of not in bound for group in procedure.groups):
+        return NOBODY_YET, "Choose the server first."
+    try:
+        return members(environment, procedure, bound, facts), ""
+    except BadInput as mistake:
+        return NOBODY_YET, mistake.message
+
+
+def _groups(
+    procedure: Procedure, bound: Mapping[str, Application], chosen: Chosen, trouble: str
+) -> Iterator[GroupToCome]:
+    playing = {role: (item.name, item.host.name) for role, item in bound.items()}
+    playing |= {role: (item.name, item.host) for role, item in chosen.roles.items()}
+    for group in procedure.groups:
+        found = chosen.groups.get(group.name, [])
+        yield GroupToCome(group.title, tuple(playing[member["each"]] for member in found), trouble)
+
+
+def _known(server: Server) -> tuple[tuple[str, Fact], ...]:
+    return (("name", server.name), ("host", server.host), ("type", server.type))
 
 
 def _bound(
@@ -247,16 +298,17 @@ def _exposures(procedure: Procedure, facts: Mapping[str, Fact]) -> Iterator[Expo
         if step.aside or not _has_part(step.when, facts):
             continue
         for change in step.opens:
-            if change.exposure in seen or not _has_part(change.when, facts):
-                continue
-            seen.add(change.exposure)
             kind: ExposureKind = procedure.exposure(change.exposure)
+            family = kind.copy_of or kind.id
+            if family in seen or not _has_part(change.when, facts):
+                continue
+            seen.add(family)
             yield ExposureToCome(
-                title=fill(kind.title, facts),
+                title=fill(kind.family or kind.title, facts),
                 text=fill(kind.text, facts),
                 step=f"{numbers[step.id]} · {fill(step.title, facts)}",
                 expected=kind.expected,
-                maximum=kind.maximum,
+                maximum=limit_of(kind, facts),
             )
 
 

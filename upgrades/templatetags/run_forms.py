@@ -6,7 +6,7 @@ from django import template
 from django.template import Context
 
 from upgrades.queries.run_page.shapes import CurrentStep, RunPage
-from upgrades.web.forms import AskDeviationForm, AttachForm, RunForms
+from upgrades.web.forms import AskDeviationForm, AttachForm, CorrectFactForm, RunForms
 
 register = template.Library()
 
@@ -28,6 +28,8 @@ def act_form(
         form.accept(accepts)
     if isinstance(form, AskDeviationForm):
         _offer(form, page.step, values)
+    if isinstance(form, CorrectFactForm):
+        form.offer([(item.name, f"{item.title} (now: {item.value})") for item in page.answers])
     return {
         "form": form,
         "run_id": page.id,

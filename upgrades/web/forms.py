@@ -274,6 +274,24 @@ class AskDeviationForm(StepForm):
         return core.AskDeviation(**self.seen, what=what, gate=gate, reason=data["reason"])
 
 
+class CorrectFactForm(ActForm):
+    """An answer of the start dialog is wrong, or no longer holds."""
+
+    verb, button, tone = "correct", "Ask a second person", ""
+
+    name = forms.CharField(label="Which answer", max_length=64, widget=forms.Select)
+    value = forms.CharField(label="It becomes", max_length=200)
+    reason = reason_field("Why it is another one now. A second person reads this and signs, or not.")
+
+    def offer(self, choices: list[tuple[str, str]]) -> None:
+        """Show these answers as what can be corrected."""
+        self.fields["name"].widget = forms.Select(choices=choices)
+
+    def command(self) -> core.Command:
+        data = self.cleaned_data
+        return core.CorrectFact(name=data["name"], value=data["value"], reason=data["reason"])
+
+
 class HoldForm(ActForm):
     verb, button = "hold", "Put the run on hold"
 
@@ -376,6 +394,7 @@ FORMS: dict[str, type[ActForm]] = {
         ResumeForm,
         NoteForm,
         AskDeviationForm,
+        CorrectFactForm,
         SignDeviationForm,
         RejectDeviationForm,
         TakeOverForm,

@@ -145,7 +145,8 @@ def _parameter_field(parameter: ParameterChoice) -> forms.Field:
     if parameter.type is ParameterType.DATE:
         widget = forms.TextInput(attrs={"type": "date"})
         return forms.CharField(widget=widget, max_length=10, error_messages=missing, **common)
-    attrs = {"inputmode": "decimal"} if parameter.type is ParameterType.VERSION else {}
+    modes = {ParameterType.VERSION: "decimal", ParameterType.NUMBER: "numeric"}
+    attrs = {"inputmode": modes[parameter.type]} if parameter.type in modes else {}
     return forms.CharField(
         max_length=LONGEST.get(parameter.type, SHORT),
         widget=forms.TextInput(attrs=attrs),

@@ -20,6 +20,7 @@ from upgrades.domain.run_events import Actor
 from upgrades.domain.run_state import RunStatus
 from upgrades.models import Membership, Run
 from upgrades.queries.procedures import procedure_of
+from upgrades.queries.rollback import way_back_known
 from upgrades.queries.run_page import overview, record, servers, steps
 from upgrades.queries.run_page.history import history_of
 from upgrades.queries.run_page.shapes import CurrentStep, GateRow, May, RunPage
@@ -114,6 +115,7 @@ def _facts(run: Run, sight: Sight, seen: Seen) -> dict[str, Any]:
         "ending": state.hold_reason if state.status is RunStatus.ABORTED else state.ending,
         "position": _position(run, sight),
         "roles": seen.roles,
+        "can_roll_back": "operator" in seen.roles and way_back_known(sight.procedure, state),
         "head": run.head,
     }
 
@@ -126,7 +128,7 @@ def _position(run: Run, sight: Sight) -> str:
 
 
 def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
-    applications = servers.bound_applications(run.pk)
+    applications = servers.in_view(sight, servers.bound_applications(run.pk))
     files = [] if sight.state.is_over else servers.files_of(applications)
     listed = list(reversed(sight.history))
     whole = whole_record or sight.state.is_over
@@ -149,6 +151,7 @@ def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
         "signatures": overview.signatures(sight) if sight.state.is_over else (),
         "files": overview.files(sight) if sight.state.is_over else (),
         "whole": whole,
+        "answers": overview.answers(sight),
         "may": _may(sight),
     }
 
@@ -158,5 +161,15 @@ def _may(sight: Sight) -> dict[str, May]:
     return {
         "hold": sight.may(core.Hold(reason=ENOUGH)),
         "note": sight.may(core.AddNote(text=ENOUGH)),
+        "correct": _may_correct(sight),
         "abort": sight.may(core.Abort(reason=ENOUGH)),
     }
+
+
+def _may_correct(sight: Sight) -> May:
+    """Whether this person may ask to correct an answer, whichever it is."""
+    if not sight.procedure.parameters:
+        return May(allowed=False)
+    asked = sight.may(core.CorrectFact(name=sight.procedure.parameters[0].name, value="", reason=ENOUGH))
+    # What is wrong with the value alone is said when there is one.
+    return May(allowed=asked.mine and not sight.state.is_over, mine=asked.mine)

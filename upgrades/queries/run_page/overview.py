@@ -8,15 +8,16 @@ from datetime import timedelta
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.condition import holds
-from upgrades.domain.exposure import limit_of
+from upgrades.domain.exposure import WARNING, limit_of
 from upgrades.domain.gates import applies
 from upgrades.domain.procedure import ApprovalGate, ExposureKind, Moment, Step, WayBackGate
 from upgrades.domain.run_state import Burden, Deviation, RunStatus, StepStatus
-from upgrades.queries.run_page.gate_rows import files_of, gate_signatures, way_back_rows
+from upgrades.queries.run_page.gate_rows import fact_text, files_of, gate_signatures, way_back_rows
 from upgrades.queries.run_page.record import burden_title
 from upgrades.queries.run_page.shapes import (
     BurdenRow,
     DeviationRow,
+    DialogAnswer,
     File,
     Hold,
     May,
@@ -33,31 +34,49 @@ _NEVER = May(allowed=False, mine=False)
 
 def tiles(sight: Sight) -> tuple[Tile, ...]:
     """The exposures: open ones first, then those that were, then those to come; and the way back."""
-    found = [_tile(sight, kind) for kind in sight.procedure.exposures]
-    order = {"open": 0, "over": 0, "shut": 1}
+    found = [tile for kinds in _families(sight) for tile in _tiles(sight, kinds)]
+    order = {"open": 0, "near": 0, "over": 0, "shut": 1}
     listed = sorted((tile for tile in found if tile is not None), key=lambda tile: order[tile.state])
     return (*listed, *_way_back(sight))
 
 
-def _tile(sight: Sight, kind: ExposureKind) -> Tile | None:
-    burden = sight.state.burdens.get(f"exposure:{kind.id}")
-    if burden is not None:
-        return _open(sight, kind, burden)
-    total = sum(
-        (
-            (item.closed_at - item.burden.since)
-            for item in sight.state.closed
-            if item.burden.id == f"exposure:{kind.id}"
-        ),
-        timedelta(),
-    )
-    title = sight.plain(kind.title)
+def _families(sight: Sight) -> Iterator[list[ExposureKind]]:
+    """The kinds of exposures; those that the text names once and that are many, one for each server, together."""
+    found: dict[str, list[ExposureKind]] = {}
+    for kind in sight.procedure.exposures:
+        found.setdefault(kind.copy_of or kind.id, []).append(kind)
+    yield from found.values()
+
+
+def _tiles(sight: Sight, kinds: list[ExposureKind]) -> Iterator[Tile | None]:
+    """One for each that is open, and one for what is behind or still to come."""
+    is_open = [kind for kind in kinds if f"exposure:{kind.id}" in sight.state.burdens]
+    for kind in is_open:
+        yield _open(sight, kind, sight.state.burdens[f"exposure:{kind.id}"])
+    if len(kinds) == 1 and is_open:
+        return
+    shut = _shut(sight, kinds)
+    if shut is not None and not is_open:
+        yield shut
+
+
+def _shut(sight: Sight, kinds: list[ExposureKind]) -> Tile | None:
+    ids = {f"exposure:{kind.id}" for kind in kinds}
+    closed = [item for item in sight.state.closed if item.burden.id in ids]
+    total = sum((item.closed_at - item.burden.since for item in closed), timedelta())
+    openers = [] if sight.state.is_over else [_step_ahead(sight, kind.id, "opens") for kind in kinds]
+    ahead = next((step for step in openers if step is not None), None)
+    kind = kinds[0]
+    title = sight.plain(kind.family or kind.title)
+    if len(kinds) > 1 and closed:
+        note = f"over for {len({item.burden.id for item in closed})} of {len(kinds)}"
+        more = f" · again from {sight.label(ahead.id)} on" if ahead is not None else ""
+        return Tile(title, "shut", note + more, value=clock(total))
     if total:
         maximum = limit_of(kind, sight.state.facts)
         allowed = f" of at most {spoken(maximum)}" if maximum else ""
         return Tile(title, "shut", f"over{allowed}", value=clock(total))
-    opener = None if sight.state.is_over else _step_ahead(sight, kind.id, "opens")
-    return None if opener is None else Tile(title, "shut", f"from {sight.label(opener.id)} on", value="none")
+    return None if ahead is None else Tile(title, "shut", f"from {sight.label(ahead.id)} on", value="none")
 
 
 def _open(sight: Sight, kind: ExposureKind, burden: Burden) -> Tile:
@@ -74,13 +93,13 @@ def _open(sight: Sight, kind: ExposureKind, burden: Burden) -> Tile:
         parts.append(_ends(sight, closer, kind.id))
     passed = (sight.now - burden.since).total_seconds()
     over = maximum is not None and passed > maximum
-    return Tile(
-        sight.plain(kind.title),
-        "over" if over else "open",
-        " · ".join(parts),
-        since=burden.since,
-        limit=maximum,
-    )
+    title, note = sight.plain(kind.title), " · ".join(parts)
+    if kind.maximum_from is None or maximum is None:
+        return Tile(title, "over" if over else "open", note, since=burden.since, limit=maximum)
+    state = "over" if over else "near" if passed * 100 >= maximum * WARNING else "open"
+    if state != "open":
+        note = f"{'the time is over' if over else 'less than a fifth is left'} · {note}"
+    return Tile(title, state, note, until=burden.since + timedelta(seconds=maximum))
 
 
 def _ends(sight: Sight, closer: Step, exposure: str) -> str:
@@ -209,6 +228,15 @@ def _deviation(sight: Sight, item: Deviation) -> DeviationRow:
         status=status,
         sign=sight.may(core.SignDeviation(number=item.number)) if item.is_open else _NEVER,
         reject=sight.may(core.RejectDeviation(number=item.number, reason=ENOUGH)) if item.is_open else _NEVER,
+    )
+
+
+def answers(sight: Sight) -> tuple[DialogAnswer, ...]:
+    """The answers of the start dialog, each as the run has it now."""
+    facts = sight.state.facts
+    return tuple(
+        DialogAnswer(item.name, item.title, fact_text(facts.get(item.name)))
+        for item in sight.procedure.parameters
     )
 
 

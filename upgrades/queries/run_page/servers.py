@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 
 from upgrades.domain import run as core
 from upgrades.domain.gates import rule_result
+from upgrades.domain.groups import roles_of
 from upgrades.domain.log_events import visible
 from upgrades.domain.procedure import PutOnHold, Role
 from upgrades.domain.run_state import watch_key
@@ -33,6 +34,19 @@ def bound_applications(run_id: int) -> list[Application]:
     return list(
         Application.objects.filter(bindings__run=run_id).select_related("host").order_by("bindings__id")
     )
+
+
+def in_view(sight: Sight, applications: list[Application]) -> list[Application]:
+    """The servers that the page shows: of those that a group brought in, only the ones of the current step."""
+    state = sight.state
+    if not sight.procedure.groups or state.is_over:
+        return applications
+    names = (
+        set(roles_of(sight.procedure.step(state.current), state.started.bindings).values())
+        if state.current
+        else set()
+    )
+    return [application for application in applications if application.name in names]
 
 
 # Pairs.

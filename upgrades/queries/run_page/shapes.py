@@ -48,6 +48,16 @@ class Tile:
     value: str = ""
     since: datetime | None = None
     limit: int | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DialogAnswer:
+    """An answer of the start dialog that can be corrected."""
+
+    name: str
+    title: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,6 +472,7 @@ class RunPage:
     ending: str
     position: str
     roles: tuple[str, ...]
+    can_roll_back: bool
     tiles: tuple[Tile, ...]
     phases: tuple[Phase, ...]
     step: CurrentStep | None
@@ -480,6 +491,7 @@ class RunPage:
     files: tuple[File, ...]
     whole: bool
     head: str
+    answers: tuple[DialogAnswer, ...] = ()
     may: Mapping[str, May] = field(default_factory=dict)
 
     @property
