@@ -192,6 +192,15 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RollBack:
+    """Run `by_run` was started to take back what this one did: it ends here, and what it had open goes on there."""
+
+    by_run: int
+    procedure: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a worker saw: observations, probe answers, agents lost and back, facts that changed."""
 
@@ -216,6 +225,7 @@ Command = (
     | TakeOver
     | CloseBurden
     | Abort
+    | RollBack
     | Report
 )
 
@@ -603,6 +613,34 @@ def _abort(_: Procedure, state: RunState, command: Abort, by: Actor) -> list[Run
     return [e.RunAborted(reason=reason)]
 
 
+def _roll_back(_: Procedure, _state: RunState, command: RollBack, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "roll the run back")
+    reason = checked(command.reason, what="The reason", least=REASON)
+    return [e.RunRolledBack(by_run=command.by_run, procedure=command.procedure, reason=reason)]
+
+
+def inheritance(procedure: Procedure, state: RunState, run: int) -> list[e.BurdenInherited]:
+    """What the run `run` has open, as another one takes it over with all that is known of it."""
+
+    def title(burden: Burden) -> str:
+        kind, _, name = burden.id.partition(":")
+        known = procedure.exposures if kind == "exposure" else procedure.duties
+        stated = next((item.title for item in known if item.id == name), name)
+        return burden.title or fill(stated, state.facts)
+
+    return [
+        e.BurdenInherited(
+            burden=burden.id,
+            title=title(burden),
+            since=burden.since.isoformat(),
+            from_run=run,
+            owner_id=burden.owner.id if burden.owner else "",
+            owner_name=burden.owner.name if burden.owner else "",
+        )
+        for burden in state.burdens.values()
+    ]
+
+
 def _burdens(state: RunState, command: TakeOver | CloseBurden, by: Actor) -> list[RunEvent]:
     burden = state.burdens.get(command.burden)
     if burden is None:
@@ -648,6 +686,7 @@ _HANDLERS: dict[type, Callable[..., list[RunEvent]]] = {
     SignDeviation: _sign_deviation,
     RejectDeviation: _reject_deviation,
     Abort: _abort,
+    RollBack: _roll_back,
 }
 
 

@@ -55,6 +55,7 @@ class RunStarted:
     authors: list[str]
     change: str = ""
     rehearsal_of: str = ""
+    takes_back: int = 0  # the run whose work this one takes back
     # Group -> its members in order: their `key`, and which role of the run is `each`, `beside` and `peer` for it.
     groups: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
@@ -352,6 +353,19 @@ class TakenOver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BurdenInherited:
+    """An exposure or duty that another run left open goes on here, with its own beginning and, if it has one, its owner."""
+
+    kind: ClassVar[str] = "burden.inherited"
+    burden: str
+    title: str
+    since: str  # ISO 8601
+    from_run: int
+    owner_id: str = ""
+    owner_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviationAsked:
     """`what` is skip (the step), override (the gate), doubt (the gap or line recorded as event `doubt`), or correct
     (the fact becomes `value`)."""
@@ -431,6 +445,16 @@ class RunEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunRolledBack:
+    """The run is over: run `by_run` takes back what it did, and carries on what it had open."""
+
+    kind: ClassVar[str] = "run.rolled-back"
+    by_run: int
+    procedure: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunAborted:
     kind: ClassVar[str] = "run.aborted"
     reason: str
@@ -466,6 +490,7 @@ RunEvent = (
     | DutyOwed
     | DutyDone
     | TakenOver
+    | BurdenInherited
     | DeviationAsked
     | DeviationSigned
     | DeviationRejected
@@ -475,6 +500,7 @@ RunEvent = (
     | RunGoneOver
     | RunClosing
     | RunEnded
+    | RunRolledBack
     | RunAborted
 )
 

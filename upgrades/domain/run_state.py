@@ -236,7 +236,7 @@ def _apply(state: RunState, recorded: Recorded) -> RunState:
             return _gate(state, recorded)
         case e.ExposureOpened() | e.ExposureClosed() | e.ExposureMarked():
             return _burden(state, recorded)
-        case e.DutyOwed() | e.DutyDone() | e.TakenOver():
+        case e.DutyOwed() | e.DutyDone() | e.TakenOver() | e.BurdenInherited():
             return _burden(state, recorded)
         case e.DeviationAsked() | e.DeviationSigned() | e.DeviationRejected():
             return _deviation(state, recorded)
@@ -260,6 +260,8 @@ def _apply(state: RunState, recorded: Recorded) -> RunState:
             return replace(state, status=RunStatus.CLOSING, ending=ending, current=None)
         case e.RunEnded(ending=ending):
             return replace(state, status=RunStatus.ENDED, ending=ending, ended_at=recorded.at, current=None)
+        case e.RunRolledBack():
+            return _rolled_back(state, recorded, event)
         case e.RunAborted(reason=reason):
             return replace(
                 state, status=RunStatus.ABORTED, ending="aborted", hold_reason=reason, ended_at=recorded.at
@@ -279,6 +281,21 @@ def _gone_over(state: RunState, event: e.RunGoneOver) -> RunState:
         route=tuple(event.through),
         kept=frozenset(done),
         authors=state.authors | set(event.authors),
+    )
+
+
+def _rolled_back(state: RunState, recorded: Recorded, event: e.RunRolledBack) -> RunState:
+    text = f"It goes on in run {event.by_run}."
+    closed = tuple(ClosedBurden(burden, recorded.at, recorded.by, text) for burden in state.burdens.values())
+    return replace(
+        state,
+        status=RunStatus.ENDED,
+        ending="rolled back",
+        hold_reason=event.reason,
+        ended_at=recorded.at,
+        current=None,
+        burdens={},
+        closed=(*state.closed, *closed),
     )
 
 
@@ -389,6 +406,11 @@ def _burden(state: RunState, recorded: Recorded) -> RunState:
         case e.DutyOwed():
             owed = Burden(f"duty:{event.duty}", event.step, recorded.at, title=event.title)
             return replace(state, burdens={**state.burdens, owed.id: owed})
+        case e.BurdenInherited():
+            owner = Actor(event.owner_id, event.owner_name) if event.owner_id else None
+            since = datetime.fromisoformat(event.since)
+            left = Burden(event.burden, state.current or "", since, owner, event.title)
+            return replace(state, burdens={**state.burdens, left.id: left})
         case e.TakenOver():
             taken = replace(state.burdens[event.burden], owner=recorded.by)
             return replace(state, burdens={**state.burdens, taken.id: taken})

@@ -131,12 +131,12 @@ def _steps(run: Run, before: RunState | None, after: RunState) -> None:
 
 
 def _burden_row(run: Run, procedure: Procedure, burden: Burden) -> RunBurden:
-    kind, name = burden.id.split(":", 1)
+    name = burden.id.partition(":")[2]
     return RunBurden(
         run=run,
         environment_id=run.environment_id,
         burden=burden.id,
-        title=procedure.exposure(name).title if kind == "exposure" else burden.title,
+        title=burden.title or procedure.exposure(name).title,
         opened_at=burden.since,
         owner_id=burden.owner.id if burden.owner else "",
         owner_name=burden.owner.name if burden.owner else "",

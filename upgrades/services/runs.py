@@ -20,13 +20,14 @@ from django.db.models import F
 from django.utils import timezone
 
 from upgrades.adapters import event_store
+from upgrades.adapters.run_states import state_of
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.environment import LCA
 from upgrades.domain.procedure import Procedure
 from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn, Refused, Unavailable
 from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
-from upgrades.domain.run_state import RunState, begin, evolve, fold
+from upgrades.domain.run_state import RunState, begin, evolve
 from upgrades.models import Application, CommandReceipt, Environment, Host, ProcedureVersion, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import observations, projections, register
@@ -52,6 +53,12 @@ class NoSuchRun(BadInput):
     code = "not-found"
 
 
+def locked(run_id: int) -> tuple[Run, Procedure, RunState]:
+    """The run under its lock, until the transaction of the caller ends; `NoSuchRun` when there is none."""
+    run = _locked(run_id)
+    return run, *_loaded(run)
+
+
 def _locked(run_id: int) -> Run:
     try:
         return (
@@ -65,7 +72,7 @@ def _locked(run_id: int) -> Run:
 
 def _loaded(run: Run) -> tuple[Procedure, RunState]:
     """The procedure as this run carries it out, and where the run stands."""
-    state = fold(event_store.load(run.pk))
+    state = state_of(run.pk)
     return procedure_of(run.procedure, state.started), state
 
 
@@ -258,7 +265,9 @@ _ENVIRONMENT_EVENTS = (
     e.DutyOwed,
     e.DutyDone,
     e.TakenOver,
+    e.BurdenInherited,
     e.RunEnded,
+    e.RunRolledBack,
     e.RunAborted,
 )
 
@@ -334,6 +343,13 @@ def open_run(
     except IntegrityError as twice:
         raise OutOfTurn("This run is being started already. Look at the list of runs.") from twice
     return Done(run.pk, state.seq)
+
+
+def end_rolled_back(run_id: int, command: core.RollBack, by: Actor) -> None:
+    """End a run whose work another one takes back; the caller holds its lock and the transaction."""
+    run = _locked(run_id)
+    procedure, state = _loaded(run)
+    _store(run, procedure, state, [(by, core.decide(procedure, state, command, by))])
 
 
 def started_before(command_id: UUID, by: Actor) -> Done | None:

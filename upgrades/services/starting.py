@@ -40,6 +40,8 @@ class Answers:
     confirmations: Mapping[str, str]
     change: str = ""
     plan_item: int | None = None
+    takes_back: int = 0  # the run whose work this one takes back, and what it leaves open
+    inherits: tuple[e.BurdenInherited, ...] = ()
 
 
 class BadAnswers(BadInput):
@@ -93,6 +95,20 @@ def start_run(
         if done is None or done.repeated:
             rehearsals.discard(copy)
     return done
+
+
+def open_here(
+    environment: Environment,
+    procedure: str,
+    answers: Answers,
+    actor: e.Actor,
+    command_id: UUID,
+    *,
+    rehearsal: bool,
+) -> Done:
+    """Start a run of `procedure` on the servers of this very environment, within the transaction of the caller."""
+    version = newest(procedure)
+    return _open(environment, version, procedure_of(version), answers, actor, command_id, rehearsal=rehearsal)
 
 
 def _environment(environment_id: int, by: AbstractUser) -> Environment:
@@ -283,6 +299,7 @@ def _open(
         authors=list(procedure.authors),
         change=answers.change.strip(),
         rehearsal_of=original.name if original is not None else "",
+        takes_back=answers.takes_back,
         groups=chosen.groups,
     )
     procedure = procedure_of(version, started)
@@ -292,7 +309,7 @@ def _open(
         procedure=procedure,
         started=started,
         bound=bound,
-        first=_first(procedure, started, answers, actor),
+        first=[*answers.inherits, *_first(procedure, started, answers, actor)],
         by=actor,
         command_id=command_id,
     )

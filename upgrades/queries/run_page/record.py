@@ -59,6 +59,8 @@ def _words(sight: Sight, item: Recorded) -> Words:
             return f"Fact: {name} is {fact_text(value)}", "", ""
         case e.ExposureOpened() | e.ExposureClosed() | e.DutyOwed() | e.DutyDone() | e.TakenOver():
             return _burden(sight, event)
+        case e.BurdenInherited(title=title, from_run=number):
+            return f"Carried over from run {number}: {title}", "", "wait"
         case e.ExposureMarked(exposure=exposure, percent=percent, limit=limit):
             name = burden_title(sight, f"exposure:{exposure}")
             tone = "stop" if percent >= 100 else "wait"
@@ -69,7 +71,7 @@ def _words(sight: Sight, item: Recorded) -> Words:
             return f"Note{f' at {sight.label(step)}' if step else ''}", text, ""
         case e.RunHeld() | e.RunResumed() | e.RunGoneOver() | e.RunClosing():
             return _run(event)
-        case e.RunEnded() | e.RunAborted():
+        case e.RunEnded() | e.RunRolledBack() | e.RunAborted():
             return _run(event)
         case _:
             assert_never(event)
@@ -77,6 +79,8 @@ def _words(sight: Sight, item: Recorded) -> Words:
 
 def _started(event: e.RunStarted) -> Words:
     kind = "Starts the rehearsal" if event.rehearsal else "Starts the run"
+    if event.takes_back:
+        kind = f"Takes back run {event.takes_back}. {kind}"
     change = f", change {event.change}" if event.change else ""
     return f"{kind} of {event.procedure} version {event.procedure_version}{change}", "", "act"
 
@@ -202,7 +206,13 @@ def _deviation(sight: Sight, event: e.DeviationAsked | e.DeviationSigned | e.Dev
 
 
 def _run(
-    event: e.RunHeld | e.RunResumed | e.RunGoneOver | e.RunClosing | e.RunEnded | e.RunAborted,
+    event: e.RunHeld
+    | e.RunResumed
+    | e.RunGoneOver
+    | e.RunClosing
+    | e.RunEnded
+    | e.RunRolledBack
+    | e.RunAborted,
 ) -> Words:
     match event:
         case e.RunHeld(reason=reason):
@@ -215,5 +225,7 @@ def _run(
             return f"The run goes over to {procedure} version {version}, and keeps what is done", "", "wait"
         case e.RunEnded(ending=ending):
             return f"The run ends as “{ending}”", "", "go"
+        case e.RunRolledBack(by_run=number, procedure=procedure, reason=reason):
+            return f"Rolls the run back: run {number} ({procedure}) takes over what is open", reason, "stop"
         case e.RunAborted(reason=reason):
             return "Aborts the run", reason, "stop"
