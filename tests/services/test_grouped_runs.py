@@ -7,9 +7,12 @@ import pytest
 from tests.factories import TARGETS, bind, make_environment, make_user, start
 from tests.services.night import REASON, Night, check_every_run
 from upgrades.domain import run as core
+from upgrades.domain.environment_records import Kind
 from upgrades.domain.refusal import GateClosed, NotAllowed, OutOfTurn
 from upgrades.domain.run_state import RunStatus
 from upgrades.models import Application, Host, Run, RunBurden
+from upgrades.queries.environment_export import content_of
+from upgrades.queries.environment_facts import picture_of
 from upgrades.services.starting import BadAnswers
 
 pytestmark = pytest.mark.django_db
@@ -181,3 +184,16 @@ def test_a_corrected_value_needs_a_second_person_and_moves_the_countdown():
     assert night.state.facts[OPTION] == "1"
     assert {item.event.limit for item in night.history if item.event.kind == "exposure.mark"} == {1}
     check_every_run()
+
+
+def test_an_agent_that_a_run_entered_is_no_server_of_the_environment_for_people():
+    night = lca_night()
+    content = content_of(night.environment)
+    assert {record["type"] for record in content.all(Kind.APPLICATION)} == {
+        "ConfigurationServer",
+        "SCS",
+        "MessageServer",
+    }
+    Host.objects.filter(environment=night.environment, name="fra-cfg-01").update(lca_version="8.5.107")
+    hosts = {host.name: host.lca_version for host in picture_of(night.environment).hosts}
+    assert hosts["fra-cfg-01"] == "8.5.107", "what people entered at the host counts"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from upgrades.domain.environment import LCA
 from upgrades.domain.environment_records import Ident, Kind, ident
 from upgrades.models import Agent, Application, Claim, Environment, Host, RunBinding, Target
 from upgrades.queries.run_lines import OVER
@@ -84,7 +85,9 @@ def edit_page(environment: Environment, now: datetime) -> EditPage:
         ),
         applications=tuple(
             _application_line(application, run_of(Kind.APPLICATION, application.name))
-            for application in environment.applications.select_related("host", "peer").order_by("name")
+            for application in environment.applications.exclude(type=LCA)
+            .select_related("host", "peer")
+            .order_by("name")
         ),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from upgrades.domain.environment import LCA
 from upgrades.domain.environment_records import Content, Kind, Record
 from upgrades.domain.environment_text import to_csv, to_yaml
 from upgrades.models import Application, Environment, Host, RegisterEntry, Target
@@ -22,7 +23,7 @@ def content_of(environment: Environment) -> Content:
     records += [host_record(host) for host in environment.hosts.all()]
     records += [
         application_record(application)
-        for application in environment.applications.select_related("host", "peer")
+        for application in environment.applications.exclude(type=LCA).select_related("host", "peer")
     ]
     return Content.of(records)
 

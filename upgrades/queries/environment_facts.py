@@ -20,7 +20,7 @@ LATEST = 20  # runs of a procedure that an expectation rests on
 def picture_of(environment: Environment) -> Picture:
     """What is known of the environment now; three queries, one less when its targets were fetched with it.
 
-    An LCA that is entered as an application of its own is its host's.
+    An LCA that is entered as an application of its own tells the version of its host where that is not stated.
     """
     applications = list(environment.applications.select_related("host", "peer"))
     lca = {item.host_id: item.version for item in applications if item.type == LCA and item.version}
@@ -32,7 +32,7 @@ def picture_of(environment: Environment) -> Picture:
                 host_type=host.host_type,
                 os_name=host.os_name,
                 os_version=host.os_version,
-                lca_version=lca.get(host.pk, host.lca_version),
+                lca_version=host.lca_version or lca.get(host.pk, ""),
             )
             for host in environment.hosts.all()
         ),

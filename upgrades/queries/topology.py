@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from upgrades.domain.environment import LCA
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.models import Agent, Application, Environment
 
@@ -139,7 +140,8 @@ class Topology:
 def topology(environment: Environment, now: datetime) -> Topology:
     """Hosts, servers, pairs, versions and agents of an environment as they are known at `now`; four queries."""
     targets = {target.component: target.version for target in environment.targets.all()}
-    applications = list(environment.applications.select_related("host", "peer"))
+    # An agent that a run has entered is shown with its host, by its version.
+    applications = list(environment.applications.exclude(type=LCA).select_related("host", "peer"))
     agents = {agent.host_id: agent for agent in environment.agents.all()}
     hosts = _in_order(
         [

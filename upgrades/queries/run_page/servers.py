@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from django.db.models import QuerySet
 
 from upgrades.domain import run as core
+from upgrades.domain.environment import LCA
 from upgrades.domain.gates import rule_result
 from upgrades.domain.groups import roles_of
 from upgrades.domain.log_events import visible
@@ -108,6 +109,8 @@ def _server(application: Application, plays: str) -> Server:
         mode, tone = "stopped", "stop"
     elif mode == "down":  # its process is up again, and no step has told yet as what
         mode, tone = "started", "wait"
+    elif application.type == LCA:  # it has no mode
+        mode, tone = ("running", "go") if application.process_state == "up" else ("not seen yet", "")
     mode = mode.replace("primary-", "primary, ").replace("-", " ") or "mode not known"
     version = application.version or "version not known"
     return Server(application.name, f"{application.host.name} · {version}", mode, tone, down, plays)
