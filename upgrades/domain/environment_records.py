@@ -36,6 +36,7 @@ class NotUsable(ValueError):
 
 
 LCA = "LCA"
+PATH_SHOWN = 12  # members of a chain of peers that a mistake names
 # Components that have a target version but are no Application objects.
 TARGETS_ONLY = (LCA, "ConfigurationDatabase", "LogDatabase")
 
@@ -458,12 +459,20 @@ def _pair(content: Content, one: Record, other: Record) -> Iterator[Problem]:
 
 
 def _path(content: Content, start: Record) -> str:
-    """The way from peer to peer as the records have it, until it comes back or ends."""
-    path = [start]
-    while (after := content.get(Kind.APPLICATION, path[-1]["peer"])) is not None and after not in path:
+    """The way from peer to peer as the records have it, until it comes back, ends, or has been told long enough."""
+    path, names = [start], [start.name]
+    # Following a chain of thousands for each of its members would take minutes.
+    for _ in range(PATH_SHOWN):
+        after = content.get(Kind.APPLICATION, path[-1]["peer"])
+        if after is None:
+            break
+        names.append(after.name)
+        if after in path:
+            break
         path.append(after)
-    names = [record.name for record in path] + ([after.name] if after is not None else [])
-    if len(path) == 2 and after is None:
+    else:
+        names.append("…")
+    if len(names) == 2:
         return f"{names[0]} names {names[1]} as its peer, but {names[1]} names nobody. Both must name each other."
     return f"{' → '.join(names)}: a pair has two members that name each other. Correct the peers."
 
