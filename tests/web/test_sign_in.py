@@ -1,11 +1,17 @@
 """Signing in and out."""
 
-import pytest
+import time
 
-from tests.factories import make_user
+import pytest
+from django.db import IntegrityError, transaction
+from django.test import Client
+
+from tests.factories import give, make_environment, make_user
+from upgrades.models import SignedIn
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "quiet-night-in-frankfurt"
+MINUTE, HOUR = 60, 3600
 
 
 @pytest.fixture
@@ -68,3 +74,143 @@ def test_who_is_signed_in_needs_no_second_sign_in(client, nina):
     client.force_login(nina)
 
     assert client.get("/sign-in/").headers["Location"] == "/"
+
+
+def test_a_name_is_found_in_any_spelling(client, nina):
+    assert sign_in(client, " ＮＩＮＡ ").status_code == 302
+
+
+def test_two_names_never_differ_by_case_alone(nina):
+    with pytest.raises(IntegrityError, match="any_case"), transaction.atomic():
+        make_user(name="NINA")
+
+
+# Sessions.
+
+
+def test_a_session_gets_a_new_id_at_sign_in(client, nina):
+    client.get("/sign-in/")
+    client.session["before"] = True
+    before = client.session.session_key
+    sign_in(client)
+    assert client.session.session_key != before
+
+
+@pytest.mark.parametrize(
+    ("times", "status"),
+    [
+        pytest.param({"signed_in_at": 9 * HOUR, "used_at": 59 * MINUTE}, 200, id="nearly over"),
+        pytest.param({"signed_in_at": 10 * HOUR + 1, "used_at": 1}, 302, id="too old"),
+        pytest.param({"signed_in_at": 2 * HOUR, "used_at": HOUR + 1}, 302, id="not used"),
+    ],
+)
+def test_a_session_ends_when_it_is_old_or_was_not_used(client, nina, times, status):
+    client.force_login(nina)
+    session = client.session
+    for name, ago in times.items():
+        session[name] = time.time() - ago
+    session.save()
+    assert client.get("/").status_code == status
+    assert (client.get("/").status_code == 302) is (status == 302)
+
+
+def test_what_a_page_fetches_by_itself_keeps_no_session_alive(client, nina):
+    environment = make_environment()
+    give(nina, environment, "operator")
+    client.force_login(nina)
+    session = client.session
+    session["used_at"] = used = time.time() - 10 * MINUTE
+    session.save()
+    client.get(f"/environments/{environment.pk}/board/", headers={"HX-Request": "true"})
+    assert client.session["used_at"] == used
+    client.get(f"/environments/{environment.pk}/")
+    assert client.session["used_at"] > used
+
+
+def test_signing_out_clears_what_the_browser_keeps(client, nina):
+    client.force_login(nina)
+    assert client.post("/sign-out/").headers["Clear-Site-Data"] == '"cache", "cookies", "storage"'
+
+
+def test_people_see_where_they_are_signed_in_and_end_it_from_elsewhere(nina):
+    here, there, third = Client(), Client(headers={"user-agent": "Firefox on a laptop"}), Client()
+    for browser in (here, there, third):
+        sign_in(browser)
+    page = here.get("/account/").text
+    assert "Firefox on a laptop" in page
+    assert page.count("Sign out there") == 2
+
+    row = SignedIn.objects.get(browser="Firefox on a laptop")
+    here.post("/account/sessions/end/", {"session": row.pk})
+    assert [one.get("/").status_code for one in (here, there, third)] == [200, 302, 200]
+
+    here.post("/account/sessions/end/")
+    assert [one.get("/").status_code for one in (here, third)] == [200, 302]
+
+
+def test_nobody_ends_the_session_of_another(client, nina):
+    other = Client()
+    other.force_login(make_user())
+    client.force_login(nina)
+    client.post("/account/sessions/end/", {"session": SignedIn.objects.exclude(user=nina).get().pk})
+    assert other.get("/").status_code == 200
+
+
+def test_an_account_that_is_shut_is_out_at_the_next_click(client, nina):
+    client.force_login(nina)
+    nina.is_active = False
+    nina.save()
+    assert client.get("/").status_code == 302
+
+
+# The password.
+
+
+def change(client, new, old=PASSWORD):
+    return client.post("/account/password/", {"oldpassword": old, "password1": new, "password2": new})
+
+
+def test_a_new_password_signs_out_everywhere_else_and_nowhere_here(nina):
+    here, there = Client(), Client()
+    sign_in(here)
+    sign_in(there)
+    before = here.session.session_key
+
+    assert change(here, "four plain words together").headers["Location"] == "/account/"
+
+    assert (here.get("/").status_code, there.get("/").status_code) == (200, 302)
+    assert here.session.session_key != before
+    assert here.get("/account/").text.count("This one") == 1
+    assert sign_in(Client(), password="four plain words together").status_code == 302
+
+
+@pytest.mark.parametrize(
+    "easy",
+    [
+        "too short",
+        "passwordpassword1",
+        "aaaaaaaaaaaaaaaaaaaa",
+        "123456789012345678",
+        "abcdefghijklmnopqr",
+        "runbook-genesys-upgrade",
+        "nina nina nina nina",
+        "x" * 129,
+    ],
+)
+def test_an_easy_password_is_not_taken(client, nina, easy):
+    client.force_login(nina)
+    assert change(client, easy).status_code == 200
+    nina.refresh_from_db()
+    assert nina.check_password(PASSWORD)
+
+
+def test_the_present_password_is_asked_for_and_not_to_be_guessed(client, nina):
+    client.force_login(nina)
+    answers = [change(client, "four plain words together", old=f"guess number {n}") for n in range(7)]
+    assert answers[0].status_code == 200
+    assert answers[-1].status_code == 429
+
+
+def test_nobody_makes_an_account_or_resets_a_password_by_themselves(client):
+    for address in ("/signup/", "/account/signup/", "/account/password/reset/", "/account/email/"):
+        assert client.get(address).status_code == 404

@@ -6,6 +6,7 @@ so it is unlogged. `add` is one statement, so of any number of callers exactly o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.db import connection
 
 TABLE = "upgrades_sharedcache"
+LONGEST = 255  # characters of a key; a longer one is kept by its digest
 SWEPT = 20  # entries past their time that each write takes away
 EXPIRES = "clock_timestamp() + make_interval(secs => %s)"
 FOR_EVER = 10 * 365 * 24 * 3600
@@ -64,7 +66,8 @@ class SharedCache(BaseCache):
         self._run(f"DELETE FROM {TABLE}", [])  # noqa: S608
 
     def _key(self, key: str, version: int | None) -> str:
-        return self.make_and_validate_key(key, version=version)
+        made = str(self.make_key(key, version=version))
+        return made if len(made) <= LONGEST else hashlib.sha256(made.encode()).hexdigest()
 
     def _seconds(self, timeout: Any) -> float:
         if timeout is DEFAULT_TIMEOUT:

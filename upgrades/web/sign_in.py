@@ -343,6 +343,18 @@ class _Asked:
 class PasswordAgain(_Asked, ReauthenticateView):  # type: ignore[misc]
     template_name = "upgrades/sign_in/password_again.html"
 
+    def dispatch(self, request: HttpRequest, *arguments: Any, **named: Any) -> HttpResponse:
+        """Who has no password here is led to the provider, which asks."""
+        if cast(AbstractUser, request.user).has_usable_password():
+            return cast(HttpResponse, super().dispatch(request, *arguments, **named))
+        state = request.session.get(STATE_SESSION_KEY, {}).get("state", {})
+        context = {"asked": state.get("what", ""), "back": state.get("page", "")}
+        return render(
+            request,
+            "upgrades/sign_in/provider_again.html",
+            {**context, "provider": sign_in_provider.provider_name()},
+        )
+
 
 class CodeAgain(_Asked, CodeAgainView):  # type: ignore[misc]
     template_name = "upgrades/sign_in/code_again.html"

@@ -12,6 +12,7 @@ from allauth.mfa.base.forms import ReauthenticateForm as FactorAgainForm
 from allauth.mfa.totp.forms import ActivateTOTPForm
 from django import forms
 from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.password_validation import validate_password
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
 
@@ -67,6 +68,11 @@ class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
         self.fields["password1"] = _password("New password", "new-password", help_text)
         self.fields["password2"] = _password("New password once more", "new-password")
 
+    def clean_password1(self) -> str:
+        password = str(self.cleaned_data["password1"])
+        validate_password(password, self.user)
+        return password
+
 
 class _Code(forms.Form):
     """A code of an authenticator app, or a recovery code: ASCII digits, good once."""
@@ -78,7 +84,7 @@ class _Code(forms.Form):
         if not re.fullmatch(r"[0-9]{6,8}", code, re.ASCII):
             raise ValidationError(WRONG_CODE)
         # A code stays right for the time of three periods, and is taken once in it, whoever tries it when.
-        if not cache.add(f"code {self.user.pk} {code}", True, CODE_REMEMBERED):
+        if not cache.add(f"code:{self.user.pk}:{code}", True, CODE_REMEMBERED):
             raise ValidationError(WRONG_CODE)
         self.cleaned_data["code"] = code
         try:

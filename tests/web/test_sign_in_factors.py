@@ -1,0 +1,132 @@
+"""A second factor: set up, asked for at sign-in, taken once, and in the way of nobody who has none where it is optional."""
+
+import re
+
+import pytest
+from allauth.mfa.models import Authenticator
+from django.test import Client
+
+from tests.factories import make_user
+from tests.web.second_factor import codes_of, set_up_app
+
+pytestmark = pytest.mark.django_db
+PASSWORD = "quiet-night-in-frankfurt"
+ARABIC = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
+
+
+@pytest.fixture
+def nina():
+    return make_user(name="nina", password=PASSWORD)
+
+
+def sign_in(client, code=None, **more):
+    answer = client.post("/sign-in/", {"username": "nina", "password": PASSWORD, **more})
+    if code is None:
+        return answer
+    return client.post("/sign-in/second-factor/", {"code": code})
+
+
+def is_in(client):
+    return client.get("/").status_code == 200
+
+
+def test_an_authenticator_app_is_set_up_with_its_first_code(client, nina):
+    sign_in(client)
+    asked = client.get("/account/authenticator/")
+    assert asked.headers["Location"].startswith("/account/confirm/?next=")
+    client.post("/account/confirm/", {"password": PASSWORD, "next": "/account/authenticator/"})
+
+    page = client.get("/account/authenticator/")
+    secret = page.context["secret"]
+    assert f'<code class="key">{secret}</code>' in page.text
+    assert re.search(r'<path class="dots" d="M\d+ \d+h1v1h-1z', page.text)
+    assert "not right" in client.post("/account/authenticator/", {"code": "000000"}).text
+
+    done = client.post("/account/authenticator/", {"code": codes_of(secret)[0]})
+    assert done.headers["Location"] == "/account/recovery-codes/"
+    assert secret not in str(Authenticator.objects.get(type="totp").data)
+    shown = client.get("/account/recovery-codes/").text
+    assert len(re.findall(r"<li><code>\d{8}</code>", shown)) == 10
+    assert not re.search(r"<code>\d{8}</code>", client.get("/account/recovery-codes/").text)
+
+
+def test_the_password_alone_opens_nothing_then(client, nina):
+    set_up_app(nina)
+    assert sign_in(client).headers["Location"] == "/sign-in/second-factor/"
+    assert not is_in(client)
+
+
+def test_the_code_opens_and_the_page_that_was_asked_for_follows(client, nina):
+    secret = set_up_app(nina)
+    sign_in(client, next="/runs/")
+    answer = client.post("/sign-in/second-factor/", {"code": codes_of(secret)[0]})
+    assert answer.headers["Location"] == "/runs/"
+    assert is_in(client)
+
+
+def test_a_code_is_taken_once(nina):
+    secret = set_up_app(nina)
+    code = codes_of(secret)[0]
+    first, second = Client(), Client()
+    sign_in(first, code)
+    sign_in(second, code)
+    assert (is_in(first), is_in(second)) == (True, False)
+
+
+@pytest.mark.parametrize(("which", "opens"), [(1, True), (2, False)], ids=["the one before", "two before"])
+def test_a_clock_may_be_one_period_off(client, nina, which, opens):
+    sign_in(client, codes_of(set_up_app(nina))[which])
+    assert is_in(client) is opens
+
+
+def test_digits_of_another_script_are_no_code(client, nina):
+    answer = sign_in(client, codes_of(set_up_app(nina))[0].translate(ARABIC))
+    assert "not right" in answer.text
+    assert not is_in(client)
+
+
+def test_a_code_cannot_be_guessed(nina):
+    secret = set_up_app(nina)
+    client = Client()
+    sign_in(client)
+    for number in range(12):
+        answer = client.post("/sign-in/second-factor/", {"code": f"{number:06}"})
+    assert "too many wrong attempts" in answer.text
+    client.post("/sign-in/second-factor/", {"code": codes_of(secret)[0]})
+    assert not is_in(client)
+
+
+def test_a_recovery_code_stands_in_once(nina):
+    from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+
+    set_up_app(nina)
+    code = RecoveryCodes.activate(nina).get_unused_codes()[0]
+    first, second = Client(), Client()
+    sign_in(first, code)
+    sign_in(second, code)
+    assert (is_in(first), is_in(second)) == (True, False)
+
+
+def test_where_a_second_factor_is_required_nothing_opens_without_one(client, nina, settings):
+    settings.SECOND_FACTOR = "required"
+    sign_in(client)
+    assert client.get("/runs/").headers["Location"] == "/account/"
+    assert client.get("/runs/", headers={"HX-Request": "true"}).headers["HX-Redirect"] == "/account/"
+    assert "A second factor is needed here." in client.get("/account/").text
+    assert client.post("/sign-out/").headers["Location"] == "/sign-in/"
+
+    secret = set_up_app(nina)
+    sign_in(client, codes_of(secret)[0])
+    assert is_in(client)
+
+
+def test_the_last_required_factor_cannot_be_taken_away(client, nina, settings):
+    settings.SECOND_FACTOR = "required"
+    secret = set_up_app(nina)
+    sign_in(client, codes_of(secret)[0])
+    client.post(
+        "/account/confirm/code/", {"code": codes_of(secret)[1], "next": "/account/authenticator/remove/"}
+    )
+    answer = client.post("/account/authenticator/remove/")
+    assert "A second factor is required here." in answer.text
+    assert Authenticator.objects.filter(user=nina, type="totp").exists()
