@@ -321,7 +321,10 @@ CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
 CELERY_WORKER_MAX_MEMORY_PER_CHILD = 400_000  # KiB
 CELERY_TIMEZONE = "UTC"
 # The one beat: what is due stands in the database; a tick that nobody took within 10 s is not worth taking.
-CELERY_BEAT_SCHEDULE = {"tick": {"task": "upgrades.tasks.tick", "schedule": 2.0, "options": {"expires": 10}}}
+CELERY_BEAT_SCHEDULE = {
+    "agents": {"task": "upgrades.tasks.look_after_agents", "schedule": 2.0, "options": {"expires": 10}},
+    "tick": {"task": "upgrades.tasks.tick", "schedule": 5.0, "options": {"expires": 10}},
+}
 
 # --- logging: one line an event on stderr ---------------------------------------------------------
 

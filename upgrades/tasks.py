@@ -28,11 +28,17 @@ def poll_agents() -> None:
         poll_agents.delay()
 
 
+@shared_task(name="upgrades.tasks.look_after_agents")
+def look_after_agents() -> None:
+    """Have agents followed that nobody follows: their worker died, or a run has just started."""
+    if polling.overdue():
+        poll_agents.delay()
+
+
 @shared_task(name="upgrades.tasks.tick")
 def tick() -> None:
     """The reconciler: whatever a lost message would have done is done now (trust.md 5.2)."""
-    if polling.overdue():
-        poll_agents.delay()
+    look_after_agents()
     for run_id in Run.objects.exclude(status__in=agents.OVER).order_by("pk").values_list("pk", flat=True):
         try:
             runs.advance_run(run_id)

@@ -46,6 +46,7 @@ AGENTS_PER_LOOP = 500
 NOT_TAKEN_IN = "What it answered could not be stored. It is asked again; the log of the worker says why."
 
 T = TypeVar("T")
+Question = tuple[int, AgentAddress, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,8 @@ class Loop:
         self.until = until
         self.token = uuid.uuid4()
         self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.watched: set[int] = set()  # agents that open runs need
+        self.told: dict[tuple[Any, ...], tuple[str, str]] = {}  # the last answer to each probe
 
     @property
     def over(self) -> bool:
@@ -202,6 +205,14 @@ class Loop:
 
     async def run(self) -> int:
         """How many agents were followed."""
+        probing = asyncio.create_task(self._probe())
+        try:
+            return await self._follow_all()
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
+
+    async def _follow_all(self) -> int:
         followed = 0
         while not self.over:
             self.tasks = {agent: task for agent, task in self.tasks.items() if not task.done()}
@@ -264,7 +275,7 @@ class Loop:
                 return
 
     async def _watch(self, agent_id: int) -> None:
-        probing = asyncio.create_task(self._probe(agent_id))
+        self.watched.add(agent_id)
         try:
             while not self.over:
                 asked = await _thread(plan, agent_id, self.token)
@@ -272,8 +283,7 @@ class Loop:
                     return
                 await self._poll(agent_id, asked)
         finally:
-            probing.cancel()
-            await asyncio.gather(probing, return_exceptions=True)
+            self.watched.discard(agent_id)
 
     async def _poll(self, agent_id: int, asked: Plan, wait: float = WAIT) -> bool:
         """Ask once and store the answer; True when it brought something of a log."""
@@ -293,38 +303,60 @@ class Loop:
         await _thread(_take, agent_id, self.token, news)
         return any(application.files for application in news.applications.values())
 
-    async def _probe(self, agent_id: int) -> None:
-        """Ask what the open gates want to know; only an answer that differs from the last one is reported."""
-        told: dict[tuple[Any, ...], tuple[str, str]] = {}
-        while not self.over:
-            for run_id, address, question in await _thread(_questions, agent_id):
-                key = (run_id, question["step"], question["visit"], question["gate"])
-                try:
-                    answer = judge(question, await ask(self.client, address, question))
-                except AgentTrouble as trouble:
-                    # The poll beside this one reports the agent; the gate itself is then in doubt.
-                    logger.info("probe of agent %s: %s", agent_id, trouble)
-                    continue
-                if told.get(key) != (answer.value, answer.text):
+    async def _probe(self) -> None:
+        """Ask what open gates want to know, each agent beside the others, until it is cancelled."""
+        asking: dict[int, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for agent_id, questions in (await self._questions()).items():
+                    if agent_id not in asking or asking[agent_id].done():
+                        asking[agent_id] = asyncio.create_task(self._ask(agent_id, questions))
+                await asyncio.sleep(PROBE_EVERY)
+        finally:
+            for task in asking.values():
+                task.cancel()
+            await asyncio.gather(*asking.values(), return_exceptions=True)
+
+    async def _questions(self) -> dict[int, list[Question]]:
+        try:
+            return await _thread(_questions, tuple(self.watched)) if self.watched else {}
+        except DatabaseError as trouble:
+            logger.warning("what open gates want to know could not be read: %s", trouble)
+            return {}
+
+    async def _ask(self, agent_id: int, questions: list[Question]) -> None:
+        """Put the questions to the agent; only an answer that differs from the last one is reported."""
+        for run_id, address, question in questions:
+            key = (run_id, question["step"], question["visit"], question["gate"])
+            try:
+                answer = judge(question, await ask(self.client, address, question))
+                if self.told.get(key) != (answer.value, answer.text):
                     await _thread(runs.report, run_id, [answer])
-                    told[key] = (answer.value, answer.text)
-            await asyncio.sleep(PROBE_EVERY)
+                    self.told[key] = (answer.value, answer.text)
+            except AgentTrouble as trouble:
+                # The poll beside this one reports the agent; the gate itself is then in doubt.
+                logger.info("probe of agent %s: %s", agent_id, trouble)
+            except Exception:
+                logger.exception("an answer of agent %s could not be reported to run %s", agent_id, run_id)
 
 
-def _questions(agent_id: int) -> list[tuple[int, AgentAddress, dict[str, Any]]]:
-    """The probes that open runs want of this agent: run, address, question (`Run.probes`)."""
-    agent = Agent.objects.select_related("host").get(pk=agent_id)
-    wanting = (
-        Run.objects.filter(environment=agent.environment_id)
-        .exclude(status__in=agents.OVER)
-        .exclude(probes=[])
-    )
-    return [
-        (run_id, agents.address_of(agent), question)
-        for run_id, probes in wanting.values_list("pk", "probes")
-        for question in probes
-        if question["host"] == agent.host.name
-    ]
+def _questions(agent_ids: tuple[int, ...]) -> dict[int, list[Question]]:
+    """The probes that open runs want of these agents: run, address, question (`Run.probes`)."""
+    wanting = Run.objects.exclude(status__in=agents.OVER).exclude(probes=[])
+    asked = list(wanting.values_list("pk", "environment_id", "probes"))
+    found: dict[int, list[Question]] = {}
+    if not asked:
+        return found
+    known = {
+        (agent.environment_id, agent.host.name): agent
+        for agent in Agent.objects.filter(pk__in=agent_ids).select_related("host")
+    }
+    for run_id, environment_id, probes in asked:
+        for question in probes:
+            agent = known.get((environment_id, question["host"]))
+            if agent is not None:
+                found.setdefault(agent.pk, []).append((run_id, agents.address_of(agent), question))
+    return found
 
 
 async def _follow_agents(seconds: float) -> int:

@@ -38,7 +38,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "procedure", nargs="?", help=f"one of {', '.join(SCENARIOS)}; left out: config-server-ha"
         )
-        parser.add_argument("--scenario", help="left out: the first of the procedure")
+        parser.add_argument(
+            "--scenario", action="append", help="may be repeated; left out: the first of the procedure"
+        )
         parser.add_argument(
             "--all", action="store_true", help="every scenario of the procedure, or of all procedures"
         )
@@ -177,7 +179,7 @@ def _bindings(environment: Environment, procedure: str, played: Mapping[str, str
     return {role.name: names[played[role.name]] for role in procedure_of(newest(procedure)).roles}
 
 
-def _wanted(procedure: str | None, scenario: str | None, *, everything: bool) -> list[tuple[str, str]]:
+def _wanted(procedure: str | None, chosen: list[str] | None, *, everything: bool) -> list[tuple[str, str]]:
     """Procedures with their scenarios, in the order of the rehearsal."""
     if everything and procedure is None:
         return [(name, course) for name, courses in SCENARIOS.items() for course in courses]
@@ -187,10 +189,11 @@ def _wanted(procedure: str | None, scenario: str | None, *, everything: bool) ->
         raise CommandError(f"There is no rehearsal of “{procedure}”. Choose one of {', '.join(SCENARIOS)}.")
     if everything:
         return [(procedure, course) for course in courses]
-    scenario = scenario or next(iter(courses))
-    if scenario not in courses:
-        raise CommandError(f"There is no scenario “{scenario}”. Choose one of {', '.join(courses)}.")
-    return [(procedure, scenario)]
+    chosen = chosen or [next(iter(courses))]
+    for name in chosen:
+        if name not in courses:
+            raise CommandError(f"There is no scenario “{name}”. Choose one of {', '.join(courses)}.")
+    return [(procedure, name) for name in chosen]
 
 
 @contextlib.contextmanager
