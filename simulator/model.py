@@ -41,6 +41,7 @@ class Server:
     time_format: str
     folders: dict[str, Folder]  # keys: current, prepared, kept
     first_version: str
+    dormant: bool = False  # a copy at another site that does not run
     mode: str = "down"
     life: int = 0
     stopping: bool = False

@@ -64,10 +64,10 @@ SEQUENCES: dict[str, Sequence] = {
 # Starting
 
 
-def stand_from_the_start(world: World, server: Server, clients: int) -> None:
+def stand_from_the_start(world: World, server: Server, clients: int, *, serves: bool) -> None:
     """Let a server run already when the world begins, with its clients connected."""
     _come_up(world, server)
-    server.mode = "primary" if server.role == "primary" else "backup"
+    server.mode = "primary" if serves else "backup"
     if server.configuration:
         _connect(world, server, list(range(clients)), reread=False)
         _sample_record(world, server)

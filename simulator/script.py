@@ -51,6 +51,13 @@ def _install_remaining(roles: Mapping[str, str], parameters: Mapping[str, Any]) 
     return [*actions, _on("replace-folder", "old")(roles)]
 
 
+def _install_copy(roles: Mapping[str, str], parameters: Mapping[str, Any]) -> list[Action]:
+    actions = [_install("each", roles, parameters)]
+    if parameters.get("database-upgraded"):  # INT-5
+        actions.append(_on("point-to-database", "each", which="upgraded", folder="prepared")(roles))
+    return actions
+
+
 def _fixed(
     *makers: Callable[[Mapping[str, str]], Action],
 ) -> Callable[[Mapping[str, str], Mapping[str, Any]], list[Action]]:
@@ -77,6 +84,26 @@ STEPS: dict[str, Callable[[Mapping[str, str], Mapping[str, Any]], list[Action]]]
         _on("start", "new")(roles),
         {"action": "set-read-only", "on": False},
     ],
+    # A single Configuration Server
+    "install-instance": lambda roles, parameters: [_install("server", roles, parameters)],
+    "migrate-database": _fixed(_on("point-to-database", "server", which="upgraded", folder="prepared")),
+    "stop-server": _fixed(_on("stop", "server")),
+    "replace-server-folder": _fixed(_on("replace-folder", "server")),
+    "launch-server": _fixed(_on("start", "server")),
+    # Rolling back
+    "stop-first": _fixed(_on("stop", "first")),
+    "stop-second": _fixed(_on("stop", "second")),
+    "stop-both": _fixed(_on("stop", "second")),
+    "reset-first": _fixed(_on("restore-folder", "first")),
+    "reset-second": _fixed(_on("restore-folder", "second")),
+    "reset-server": _fixed(_on("restore-folder", "server")),
+    "start-first": _fixed(_on("start", "first")),
+    "start-second": _fixed(_on("start", "second")),
+    "start-server": _fixed(_on("start", "server")),
+    "close-rollback": lambda _roles, _parameters: [{"action": "set-read-only", "on": False}],
+    # Dormant copies
+    "install-copy": _install_copy,
+    "replace-copy": _fixed(_on("replace-folder", "each")),
     # Local Control Agent, host by host
     "set-option": _set_option,
     "stop-scs": _fixed(_on("stop", "beside")),

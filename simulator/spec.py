@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from simulator.logs import MESSAGE_FORMATS, TIME_FORMATS
+from simulator.model import DATABASES
 from simulator.scenarios import SCENARIOS
 
 WORLD_KEYS = {"name", "hosts", "servers", "scenario", "seed", "speed", "clients", "target", "utc-offset"}
@@ -22,6 +23,11 @@ SERVER_KEYS = {
     "clients",
     "log-format",
     "time-format",
+    "kept-version",
+    "database",
+    "kept-database",
+    "down",
+    "dormant",
 }
 HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 NAME = re.compile(r"[^\x00-\x1f\x7f\[\]/\\|]{1,64}")
@@ -96,7 +102,88 @@ def hamburg(scenario: str = "automatic") -> dict[str, Any]:
     }
 
 
-WORLDS = {"frankfurt": frankfurt, "hamburg": hamburg}
+def _pair(
+    first: str, second: str, hosts: tuple[str, str], kind: str = "ConfigurationServer", **more: Any
+) -> list[dict[str, Any]]:
+    """A primary and its backup."""
+    common = {"type": kind, **more}
+    return [
+        {**common, "name": first, "host": hosts[0], "role": "primary", "peer": second},
+        {**common, "name": second, "host": hosts[1], "role": "backup", "peer": first},
+    ]
+
+
+def essen(scenario: str = "automatic") -> dict[str, Any]:
+    """A Configuration Server that stands alone, and one SCS."""
+    return {
+        "name": "essen",
+        "hosts": ["ess-cfg-01", "ess-scs-01"],
+        "servers": [
+            {"name": "confserv", "type": "ConfigurationServer", "host": "ess-cfg-01"},
+            {"name": "scs", "type": "SCS", "host": "ess-scs-01"},
+        ],
+        "scenario": scenario,
+        "clients": 40,
+    }
+
+
+def munich(scenario: str = "automatic") -> dict[str, Any]:
+    """Masters that are upgraded already, a pair of proxies and a proxy that stands alone."""
+    proxy = "ConfigurationServerProxy"
+    return {
+        "name": "munich",
+        "hosts": ["muc-cfg-01", "muc-cfg-02", "muc-prx-01", "muc-prx-02", "muc-prx-03"],
+        "servers": [
+            *_pair("confserv", "confserv_b", ("muc-cfg-01", "muc-cfg-02"), version="8.5.101", clients=0),
+            *(
+                {**server, "clients": 40 if server["role"] == "primary" else 0}
+                for server in _pair("csproxy", "csproxy_b", ("muc-prx-01", "muc-prx-02"), proxy)
+            ),
+            {"name": "csproxy_c", "type": proxy, "host": "muc-prx-03", "clients": 20},
+            {"name": "scs", "type": "SCS", "host": "muc-cfg-02"},
+        ],
+        "scenario": scenario,
+        "clients": 60,
+    }
+
+
+def dresden(scenario: str = "automatic") -> dict[str, Any]:
+    """A pair that was upgraded from 8.5.100, with the folders of the old version kept; as `servers`, `_pair` makes the
+    same with others."""
+    pair = _pair("confserv", "confserv_b", ("dre-cfg-01", "dre-cfg-02"), version="8.5.101")
+    return {
+        "name": "dresden",
+        "hosts": ["dre-cfg-01", "dre-cfg-02"],
+        "servers": [
+            *({**server, "kept-version": "8.5.100"} for server in pair),
+            {"name": "scs", "type": "SCS", "host": "dre-cfg-02"},
+        ],
+        "scenario": scenario,
+        "clients": 84,
+    }
+
+
+def erfurt(scenario: str = "automatic") -> dict[str, Any]:
+    """An upgraded pair, and its dormant copies at another site."""
+    active = _pair("confserv", "confserv_b", ("erf-cfg-01", "erf-cfg-02"), version="8.5.101")
+    copies = _pair("confserv_dr", "confserv_dr_b", ("jen-cfg-01", "jen-cfg-02"), dormant=True, clients=0)
+    return {
+        "name": "erfurt",
+        "hosts": ["erf-cfg-01", "erf-cfg-02", "jen-cfg-01", "jen-cfg-02"],
+        "servers": [*active, *copies, {"name": "scs", "type": "SCS", "host": "erf-cfg-02"}],
+        "scenario": scenario,
+        "clients": 84,
+    }
+
+
+WORLDS = {
+    "frankfurt": frankfurt,
+    "hamburg": hamburg,
+    "essen": essen,
+    "munich": munich,
+    "dresden": dresden,
+    "erfurt": erfurt,
+}
 
 
 def path_name(name: str) -> str:
@@ -147,6 +234,11 @@ def _with_defaults(server: dict[str, Any], old_version: str) -> dict[str, Any]:
         "clients": None,
         "log-format": "full" if manager else "short",
         "time-format": "iso8601" if manager else "time",
+        "kept-version": None,
+        "database": "old",
+        "kept-database": "old",
+        "dormant": False,
+        "down": bool(server.get("dormant")),
         **server,
     }
 
@@ -214,6 +306,11 @@ def _shape_mistakes(number: int, server: Any) -> list[str]:
         "clients": server.get("clients") is None or _is_number(server["clients"], 0, 100000),
         "log-format": server.get("log-format", "short") in MESSAGE_FORMATS,
         "time-format": server.get("time-format", "time") in TIME_FORMATS,
+        "kept-version": server.get("kept-version") is None or _matches(VERSION, server["kept-version"]),
+        "database": server.get("database", "old") in DATABASES,
+        "kept-database": server.get("kept-database", "old") in DATABASES,
+        "down": isinstance(server.get("down", False), bool),
+        "dormant": isinstance(server.get("dormant", False), bool),
     }
     return mistakes + [
         f"Server {number}: {key} is missing or not valid." for key, good in checks.items() if not good

@@ -103,14 +103,21 @@ class World:
         self.agents_down, self.skew, self.read_only = [], {}, False
         self.servers = {given["name"]: _server(given, 99 + n) for n, given in enumerate(self.spec["servers"])}
         for server in self.servers.values():
-            self.disk.write(server, "current")
+            for key in server.folders:
+                self.disk.write(server, key)
             given = next(item for item in self.spec["servers"] if item["name"] == server.name)
-            reactions.stand_from_the_start(self, server, given["clients"])
+            if not given["down"]:
+                reactions.stand_from_the_start(self, server, given["clients"], serves=self._serves(given))
         for what, role, value in self.scenario.misbehaviours:
             for server in self.roles(role):
                 misbehaviours.set_misbehaviour(self, what, server, None, value)
         self.later(reactions.CHECK_POINT_SECONDS * self.speed, "check-point")
         self.note(f"World {self.spec['name']} begins. {self.scenario.description}")
+
+    def _serves(self, given: dict[str, Any]) -> bool:
+        """Whether it serves when the world begins: a primary does, and a backup whose primary is down."""
+        peers = [other for other in self.spec["servers"] if other["name"] == given["peer"]]
+        return given["role"] == "primary" or any(peer["down"] for peer in peers)
 
     # Facts
 
@@ -320,6 +327,7 @@ class World:
             "peer": server.peer,
             "port": server.port,
             "mode": server.mode,
+            "dormant": server.dormant,
             "up": server.up,
             "stopping": server.stopping,
             "clients": len(server.clients),
@@ -346,6 +354,9 @@ class World:
 
 
 def _server(given: dict[str, Any], dbid: int) -> Server:
+    folders = {"current": Folder(given["version"], given["name"], given["database"])}
+    if given["kept-version"] is not None:
+        folders["kept"] = Folder(given["kept-version"], given["name"], given["kept-database"])
     return Server(
         name=given["name"],
         type=given["type"],
@@ -356,6 +367,7 @@ def _server(given: dict[str, Any], dbid: int) -> Server:
         peer=given["peer"],
         message_format=given["log-format"],
         time_format=given["time-format"],
-        folders={"current": Folder(version=given["version"], section=given["name"])},
-        first_version=given["version"],
+        folders=folders,
+        first_version=given["kept-version"] or given["version"],
+        dormant=given["dormant"],
     )

@@ -192,7 +192,9 @@ def test_the_person_does_nothing_for_a_step_without_an_act():
 def test_every_action_of_the_person_is_known(step):
     from simulator.actions import ACTIONS
 
-    for action in actions_for(step, ROLES, {"target": "8.5.9", "database-upgraded": True}):
+    roles = dict.fromkeys(("new", "old", "server", "first", "second", "each", "beside", "peer"), "A")
+    answers = {"target": "8.5.9", "database-upgraded": True, "disconnect-switchover-timeout": "600"}
+    for action in actions_for(step, roles, answers):
         assert set(action) - {"action"} <= set(ACTIONS[action["action"]][1])
 
 

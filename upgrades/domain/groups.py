@@ -101,7 +101,7 @@ def _members(
         first = by_name[bound[group.pair_of]]
         pair = [first, *([by_name[first.peer]] if first.peer in by_name else [])]
         return sorted(pair, key=lambda server: runs_as(server) == "primary")  # ML-1: the backup first
-    found = [server for server in picture if server.type == group.application_type]
+    found = [server for server in picture if server.type == group.application_type and not server.dormant]
     found = [server for server in found if _on_wanted_host(group, server, picture, facts)]
     found = [server for server in found if _wanted(group, server, facts)]
     if not group.beside:
@@ -143,7 +143,11 @@ def _wanted(group: Group, server: Server, facts: Mapping[str, Fact]) -> bool:
 
 def beside(group: Group, server: Server, picture: Sequence[Server]) -> Server | None:
     """The one server of the type `group.beside` on the host of `server`."""
-    there = [other for other in picture if other.type == group.beside and other.host == server.host]
+    there = [
+        other
+        for other in picture
+        if other.type == group.beside and other.host == server.host and not other.dormant
+    ]
     if len(there) > 1:
         names = ", ".join(other.name for other in there)
         raise BadInput(

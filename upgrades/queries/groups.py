@@ -29,7 +29,7 @@ def servers_of(environment: Environment) -> list[Server]:
     applications = list(environment.applications.select_related("host", "peer"))
     own = {item.host_id: item.name for item in applications if item.type == LCA}
     return [
-        *(_server(item) for item in applications if item.type != LCA and not item.dormant),
+        *(_server(item) for item in applications if item.type != LCA),
         *(_lca(host, own.get(host.pk) or lca_name(host)) for host in environment.hosts.all()),
     ]
 
@@ -52,4 +52,5 @@ def _server(item: Application) -> Server:
         standing=item.standing,
         peer=item.peer.name if item.peer is not None else "",
         mode=item.mode,
+        dormant=item.dormant,
     )

@@ -35,6 +35,9 @@ class Scenario:
     parameters: Mapping[str, str] = field(default_factory=dict)
     bindings: Mapping[str, str] = field(default_factory=dict)
     delays: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what is recorded of the environment besides
 
 
 COMPLETED = Expected(ending="completed")
@@ -110,6 +113,221 @@ _MANAGEMENT_LAYER = {
     "message-server-single": _management("frankfurt", "messageserver"),
 }
 
+_MASTERS = {"ConfigurationServer": "8.5.101", **SCS_AND_LCA}
+_SCHEMA_STAYS = {"schema_version": "8.1.1"}
+_KEPT = {"database-upgraded": "true", "keep-database-until": "2030-12-31"}
+_STANDALONE = {
+    "same-database": Scenario(
+        expected=COMPLETED,
+        world={"world": "essen"},
+        targets=_MASTERS,
+        parameters={"database-upgraded": "false"},
+        bindings={"server": "confserv"},
+    ),
+    "database-upgraded": Scenario(
+        expected=Expected(ending="completed", visited=("migrate-database",)),
+        world={"world": "essen"},
+        targets=_MASTERS,
+        parameters=_KEPT,
+        bindings={"server": "confserv"},
+        environment={"disaster_recovery": True},
+    ),
+}
+
+
+def _same_schema(name: str, expected: Expected) -> Scenario:
+    return Scenario(
+        expected=expected,
+        world={"world": "frankfurt", "scenario": name},
+        targets=_MASTERS,
+        environment=_SCHEMA_STAYS,
+    )
+
+
+_GONE_OVER = Expected(
+    ending="completed", visited=("read-only", "force-upgrade-mode"), recorded=("run.gone-over",)
+)
+_SAME_SCHEMA = {
+    "same-schema": _same_schema("same-schema", COMPLETED),
+    "not-announced": _same_schema("forced", _GONE_OVER),
+    "upgrade-mode": _same_schema("automatic", _GONE_OVER),
+}
+
+
+def _proxies(expected: Expected = COMPLETED, scenario: str = "automatic", **bindings: str) -> Scenario:
+    return Scenario(
+        expected=expected,
+        world={"world": "munich", "scenario": scenario},
+        targets={**_MASTERS, "ConfigurationServerProxy": "8.5.101"},
+        bindings=bindings,
+    )
+
+
+_PROXY_PAIR = {"new": "csproxy_b", "old": "csproxy"}
+
+
+def _upgraded(
+    old: str, *, database: str = "old", replaced: tuple[str, ...] = ("confserv", "confserv_b")
+) -> Mapping[str, Any]:
+    """A pair of which `replaced` were upgraded from `old`, with the old folders kept. An old primary that was not
+    replaced is down."""
+    servers = [
+        {"name": "confserv", "host": "dre-cfg-01", "role": "primary", "peer": "confserv_b"},
+        {"name": "confserv_b", "host": "dre-cfg-02", "role": "backup", "peer": "confserv"},
+    ]
+    new = {"version": "8.5.101", "kept-version": old, "database": database}
+    left = {"version": old, "down": True}
+    common = {"type": "ConfigurationServer"}
+    alone = {"clients": 84} if len(replaced) == 1 else {}
+    return {
+        "name": "dresden",
+        "hosts": ["dre-cfg-01", "dre-cfg-02"],
+        "servers": [
+            *(
+                {**common, **server, **({**new, **alone} if server["name"] in replaced else left)}
+                for server in servers
+            ),
+            {"name": "scs", "type": "SCS", "host": "dre-cfg-02"},
+        ],
+    }
+
+
+_ALONE = {
+    "name": "essen",
+    "hosts": ["ess-cfg-01"],
+    "servers": [
+        {
+            "name": "confserv",
+            "type": "ConfigurationServer",
+            "host": "ess-cfg-01",
+            "version": "8.5.101",
+            "kept-version": "8.1.3",
+            "database": "upgraded",
+        },
+        {"name": "scs", "type": "SCS", "host": "ess-cfg-01"},
+    ],
+}
+
+
+def _back(
+    world: Mapping[str, Any],
+    to: str,
+    *visited: str,
+    first: str = "confserv_b",
+    second: str = "confserv",
+    **answers: str,
+) -> Scenario:
+    """`answers` are those of the rollback, with underscores for hyphens."""
+    return Scenario(
+        expected=Expected(ending="completed", visited=visited),
+        world=world,
+        targets=_MASTERS,
+        parameters={"back-to": to, **{name.replace("_", "-"): text for name, text in answers.items()}},
+        bindings={"first": first, "second": second, "server": "confserv"},
+    )
+
+
+_TOOK_SECOND = ("stop-second", "reset-second", "start-second")
+_UNTOUCHED = {"first": "confserv", "second": "confserv_b"}
+_ROLLBACKS = {
+    "rollback-operational": {
+        "both-upgraded": _back({"world": "dresden"}, "8.5.100", *_TOOK_SECOND, second_replaced="true"),
+        "one-upgraded": _back({"world": "dresden"}, "8.5.100", "start-first", second_replaced="false"),
+    },
+    "rollback-both-down": {
+        "older": _back(
+            _upgraded("8.1.3"),
+            "8.1.3",
+            *_TOOK_SECOND,
+            master_operational="true",
+            second_replaced="true",
+            former_database="false",
+        ),
+        "former-database": _back(
+            _upgraded("8.5.100", database="upgraded"),
+            "8.5.100",
+            *_TOOK_SECOND,
+            master_operational="false",
+            second_replaced="true",
+            former_database="true",
+        ),
+    },
+    "rollback-immediate": {
+        "same-database": _back(
+            _upgraded("8.1.3", replaced=("confserv_b",)),
+            "8.1.3",
+            "start-first",
+            former_database="false",
+            **_UNTOUCHED,
+        ),
+        "former-database": _back(
+            _upgraded("8.1.3", database="upgraded", replaced=("confserv_b",)),
+            "8.1.3",
+            "start-first",
+            former_database="true",
+            **_UNTOUCHED,
+        ),
+    },
+    "rollback-folders": {
+        "database-stays": _back(
+            {"world": "dresden"},
+            "8.5.100",
+            "reset-all",
+            "start-second",
+            database_restore="false",
+            second_replaced="true",
+        ),
+        "database-restored": _back(
+            _upgraded("8.1.3"),
+            "8.1.3",
+            *("restore-database", "stop-both", "databases-online"),
+            database_restore="true",
+            second_replaced="true",
+        ),
+    },
+    "rollback-standalone": {
+        "former-database": _back(
+            _ALONE,
+            "8.1.3",
+            "start-server",
+            master_operational="true",
+            former_database="true",
+            database_restore="false",
+        ),
+        "database-restored": _back(
+            _ALONE,
+            "8.1.3",
+            *("restore-database", "databases-online"),
+            master_operational="false",
+            former_database="false",
+            database_restore="true",
+        ),
+    },
+}
+
+
+def _list(**parameters: str) -> Scenario:
+    """A list of things to do without servers of its own; underscores stand for hyphens."""
+    return Scenario(
+        expected=COMPLETED,
+        world={"world": "essen"},
+        targets=_MASTERS,
+        parameters={name.replace("_", "-"): text for name, text in parameters.items()},
+        environment={"disaster_recovery": True},
+    )
+
+
+_DATABASE = {"target_schema": "8.5.1", "keep_database_until": "2030-12-31"}
+_DORMANT = Scenario(
+    expected=Expected(ending="completed", visited=("replicate", "install-copy", "replace-copy")),
+    world={"world": "erfurt"},
+    targets=_MASTERS,
+    parameters={"database-upgraded": "true"},
+    bindings={"copy": "confserv_dr"},
+    environment={"disaster_recovery": True},
+)
+
+
 SCENARIOS: dict[str, dict[str, Scenario]] = {
     "config-server-ha": {
         **{name: _pair(name, expected) for name, expected in _HA.items()},
@@ -117,4 +335,22 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
     },
     "lca": _LCA,
     "management-layer": _MANAGEMENT_LAYER,
+    "config-server-standalone": _STANDALONE,
+    "config-server-ha-same-schema": _SAME_SCHEMA,
+    "config-server-proxy": {"single": _proxies(server="csproxy_c")},
+    "config-server-proxy-ha": {
+        "automatic": _proxies(COMPLETED, "automatic", **_PROXY_PAIR),
+        "forced": _proxies(
+            Expected(ending="completed", visited=("force-upgrade-mode",)), "forced", **_PROXY_PAIR
+        ),
+        "compatible": _proxies(Expected(ending="compatible"), "compatible", **_PROXY_PAIR),
+    },
+    "disaster-recovery": {"database-upgraded": _DORMANT},
+    "database-migration": {
+        "schema": _list(**_DATABASE, convert_languages="false"),
+        "languages": _list(**_DATABASE, convert_languages="true"),
+    },
+    "log-database-schema": {"schema": _list(target_schema="8.5.1")},
+    "lrm-removal": {"uninstall": _list()},
+    **_ROLLBACKS,
 }

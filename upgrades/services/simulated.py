@@ -83,6 +83,7 @@ def _applications(environment: Environment, hosts: Mapping[str, Host], world: Ma
                 standing=server["role"] if server["peer"] else Application.Standing.STANDALONE,
                 port=server["port"] or None,
                 mode=_mode(server),
+                dormant=bool(server.get("dormant")),
             )
     for server in world["servers"]:
         if server["peer"] in made:

@@ -141,6 +141,8 @@ def told(recorded: Recorded) -> str:
             return f"gate  {event.gate} of {event.step}: {event.kind.split('.')[1]} by {who}"
         case e.RunHeld():
             return f"held: {event.reason}"
+        case e.RunGoneOver():
+            return f"gone over to {event.procedure}: {', '.join(event.through)}"
         case e.RunEnded():
             return f"run ended: {event.ending}"
         case e.ExposureMarked():
@@ -159,6 +161,9 @@ def begin(procedure: str, scenario: str, world: dict[str, Any]) -> Rehearsal:
         Target(environment=environment, component=component, version=version)
         for component, version in played.targets.items()
     )
+    for name, value in played.environment.items():
+        setattr(environment, name, value)
+    environment.save()
     operator, approver = crew(environment)
     done = starting.start_run(
         environment_id=environment.pk,
