@@ -1,66 +1,237 @@
-"""Who gets which answer from each address: strangers, members by role, and people who are not signed in."""
+"""Who gets which answer from each address: people by role, here and elsewhere, and people who are not signed in.
+
+The addresses come from the URL resolver. A new one without a line in `EXPECTED` fails; so does a line without an address.
+"""
 
 import re
 from uuid import uuid4
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
+from django.urls import get_resolver
 
-from tests.factories import make_environment, make_user, publish, start
+from tests.factories import make_environment, make_user, publish, show_who, start
+from upgrades.domain.run_events import AttemptRefused
+from upgrades.models import RunEvent
+from upgrades.web.forms import FORMS
 
 pytestmark = pytest.mark.django_db
+ROLES = ("operator", "approver", "author", "auditor", "administrator")
 WHO = ("operator", "approver", "auditor", "stranger", "nobody")
 
-# address, method, and the status for: operator, approver, auditor, stranger, nobody
-MATRIX = [
-    ("/", "get", (200, 200, 200, 200, 302)),
-    ("/environments/", "get", (200, 200, 200, 200, 302)),
-    ("/environments/{environment}/", "get", (200, 200, 200, 404, 302)),
-    ("/environments/{environment}/board/", "get", (200, 200, 200, 404, 302)),
-    ("/environments/{environment}/start/config-server-ha/", "get", (200, 403, 403, 404, 302)),
-    ("/environments/{environment}/start/config-server-ha/", "post", (400, 403, 403, 404, 302)),
-    ("/environments/{environment}/simulated/", "post", (404, 404, 404, 404, 302)),
-    ("/environments/{environment}/simulated/", "get", (405, 405, 405, 405, 302)),
-    ("/runs/", "get", (200, 200, 200, 200, 302)),
-    ("/runs/{run}/", "get", (200, 200, 200, 404, 302)),
-    ("/runs/{run}/board/", "get", (200, 200, 200, 404, 302)),
-    ("/approvals/", "get", (200, 200, 200, 200, 302)),
-    ("/approvals/", "post", (405, 405, 405, 405, 302)),
-    ("/procedures/", "get", (200, 200, 200, 200, 302)),
-    ("/procedures/config-server-ha/1/", "get", (200, 200, 200, 200, 302)),
-    ("/procedures/config-server-ha/9/", "get", (404, 404, 404, 404, 302)),
-    ("/environments/{environment}/start/no-such/", "get", (404, 404, 404, 404, 302)),
-    ("/environments/0/", "get", (404, 404, 404, 404, 302)),
-    ("/environments/9223372036854775808/", "get", (404, 404, 404, 404, 302)),
-    ("/sign-out/", "get", (405, 405, 405, 405, 302)),
-]
+# For each address and method the status for the five roles in their order, or one for all of them. Where an address names
+# an environment or a run, members of another environment get 404 (405 where the method is none). Nobody gets 302.
+CHANGES = (403, 403, 403, 403, 200)  # the pages on which administrators change an environment
+CHANGED = (403, 403, 403, 403, 400)  # and their forms, sent empty
+READS = (404, 404, 404, 200, 200)  # the auditors' pages; administrators look at their own environments'
+EXPECTED = {
+    "healthz": (200, 405),
+    "readyz": (200, 405),
+    "sign-in": (302, 302),
+    "sign-out": (405, 302),
+    "home": (200, 405),
+    "environments": (200, 405),
+    "new-environment": (CHANGES, (403, 403, 403, 403, 200)),
+    "environment": (200, 405),
+    "environment-board": (200, 405),
+    "start-run": ((200, 403, 403, 403, 403), (400, 403, 403, 403, 403)),
+    "plan": (200, 400),
+    "members": (200, (403, 403, 403, 403, 409)),
+    "simulated": (405, 404),
+    "edit-environment": (CHANGES, CHANGED),
+    "new-record": (CHANGES, CHANGED),
+    "edit-record": (CHANGES, CHANGED),
+    "edit-agent": (CHANGES, CHANGED),
+    "environment-changes": (200, 405),
+    "export-environment": (200, 405),
+    "import-environment": (CHANGES, CHANGED),
+    "import-draft": ((403, 403, 403, 403, 404), (403, 403, 403, 403, 404)),
+    "runs": (200, 405),
+    "show-run": (200, 405),
+    "run-board": (200, 405),
+    "run-evidence": (404, 405),
+    "run-record": (200, 405),
+    "roll-back": (409, 409),
+    "run-act": (405, 400),
+    "audit": (READS, 405),
+    "audit-searches": (405, (404, 404, 404, 302, 302)),
+    "audit-run": (READS, 405),
+    "audit-duties": (READS, 405),
+    "audit-access": (READS, 405),
+    "audit-reads": (READS, 405),
+    "audit-record": (READS, 405),
+    "audit-check": (405, READS),
+    "approvals": (200, 405),
+    "procedures": (200, 405),
+    "procedure": (200, 405),
+    "account_login": (302, 302),
+    "mfa_authenticate": (302, 302),
+    "mfa_login_webauthn": (302, 302),
+    "begin-provider": (405, 404),
+    "socialaccount_login_cancelled": (200, 405),
+    "openid_connect_callback": (404, 405),
+    "account": (200, 405),
+    "mfa_index": (200, 405),
+    "mfa_list_webauthn": (200, 405),
+    "end-sessions": (405, 303),
+    "account_reauthenticate": (200, 200),
+    "mfa_reauthenticate": (403, 403),
+    "mfa_reauthenticate_webauthn": (403, 403),
+    "account_change_password": (404, 404),
+    "mfa_activate_totp": (200, 200),
+    "mfa_deactivate_totp": (404, 404),
+    "mfa_view_recovery_codes": (404, 405),
+    "mfa_generate_recovery_codes": (200, 200),
+    "mfa_add_webauthn": (200, 200),
+    "mfa_remove_webauthn": (404, 404),
+}
+# What people see who are not signed in; everything else sends them to sign in.
+OPEN = {
+    "healthz": (200, 405),
+    "readyz": (200, 405),
+    "sign-in": (200, 200),
+    "account_login": (200, 200),
+    "begin-provider": (405, 404),
+    "socialaccount_login_cancelled": (200, 405),
+    "openid_connect_callback": (404, 405),
+}
+SENT = {"members": {"do": "take", "row": "0"}}
+
+
+def addresses(resolver=None, before=""):
+    """(name, pattern) of every route, included ones too."""
+    for entry in (resolver or get_resolver()).url_patterns:
+        pattern = before + str(entry.pattern)
+        if hasattr(entry, "url_patterns"):
+            yield from addresses(entry, pattern)
+        else:
+            yield entry.name, pattern
 
 
 @pytest.fixture
 def place():
     environment = make_environment()
     publish()
-    people = {role: make_user(role, environment=environment) for role in WHO[:3]}
-    people["stranger"] = make_user("operator", environment=make_environment("Lab · Berlin"))
+    people = {role: make_user(role, environment=environment) for role in ROLES}
+    elsewhere = make_environment("Lab · Berlin")
+    people |= {f"{role} elsewhere": make_user(role, environment=elsewhere) for role in ROLES}
+    people["stranger"] = people["operator elsewhere"]
     return environment, start(environment, people["operator"]), people
 
 
-@pytest.mark.parametrize("fragment", [False, True], ids=["page", "as htmx"])
-def test_each_address_answers_by_right_and_not_by_header(client, place, fragment):
+def filled(pattern, environment, run):
+    host = environment.hosts.first().pk
+    ids = {"environment_id": environment.pk, "run_id": run, "procedure": "config-server-ha", "version": 1}
+    ids |= {"kind": "host", "record_id": host, "host_id": host, "form": "yaml", "draft_id": uuid4(), "pk": 1}
+    ids |= {"evidence_id": 1, "verb": "note", "provider_id": "provider"}
+    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda match: str(ids[match[1]]), pattern)
+
+
+def wanted(name, pattern, method, who):
+    """The status that this person must get."""
+    place = ("get", "post").index(method)
+    if who == "nobody":
+        return OPEN.get(name, (302, 302))[place]
+    row = EXPECTED[name][place]
+    role, _, elsewhere = who.partition(" ")
+    status = row if isinstance(row, int) else row[ROLES.index(role)]
+    bound = "<int:environment_id>" in pattern or "<int:run_id>" in pattern
+    return 404 if elsewhere and bound and status != 405 else status
+
+
+def test_every_address_has_its_expectation_and_every_expectation_its_address():
+    assert {name for name, _ in addresses()} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_each_address_answers_each_role_here_and_elsewhere_as_it_must(client, place, method):
     environment, run, people = place
     wrong = []
-    for address, method, statuses in MATRIX:
-        url = address.format(environment=environment.pk, run=run)
-        for who, wanted in zip(WHO, statuses, strict=True):
+    for name, pattern in addresses():
+        url = filled(pattern, environment, run)
+        cache.clear()  # the counters of sign-in: here each of them is somebody's first attempt
+        for who in (*ROLES, *(f"{role} elsewhere" for role in ROLES), "nobody"):
             client.logout()
             if who != "nobody":
                 client.force_login(people[who])
-            headers = {"HX-Request": "true"} if fragment else {}
-            got = getattr(client, method)(url, headers=headers).status_code
-            wanted = 401 if fragment and wanted == 302 else wanted
-            if got != wanted:
-                wrong.append((method, url, who, wanted, got))
+            answer = getattr(client, method)(url, SENT.get(name, {}) if method == "post" else {})
+            for (
+                close
+            ) in answer._resource_closers:  # not answer.close(): that ends the connection of the test, too
+                close()
+            if answer.status_code != wanted(name, pattern, method, who):
+                wrong.append((method, url, who, wanted(name, pattern, method, who), answer.status_code))
     assert wrong == []
+
+
+# Every act in a run: what is sent is complete, so that only the right decides.
+
+FIELDS = {
+    "step": "prerequisites",
+    "visit": "1",
+    "gate": "packages-delivered",
+    "answer": "pass",
+    "digest": "0" * 64,
+    "reason": "It is needed now, and everybody agrees.",
+    "text": "Seen by two of us.",
+    "about": "skip",
+    "number": "1",
+    "burden": "read-only",
+    "name": "target",
+    "value": "8.5.102",
+    "comment": "",
+}
+
+
+# They speak of an approval, a deviation or a burden that this run does not have: that is said first, to whoever sees it.
+ABOUT_WHAT_IS_NOT_THERE = {
+    "sign",
+    "reject",
+    "sign-deviation",
+    "reject-deviation",
+    "take-over",
+    "close-burden",
+}
+
+
+@pytest.mark.parametrize("verb", sorted(FORMS))
+def test_no_act_in_a_run_is_open_to_readers_or_strangers(client, place, verb):
+    _, run, people = place
+    refused = {400, 403, 409} if verb in ABOUT_WHAT_IS_NOT_THERE else {403}
+    for who, allowed in (("auditor", refused), ("author", refused | {303}), ("operator elsewhere", {404})):
+        before = list(RunEvent.objects.filter(run=run).exclude(kind=AttemptRefused.kind))
+        client.force_login(people[who])
+        show_who(client, people[who])
+        fields = {name: FIELDS[name] for name in FORMS[verb].base_fields if name in FIELDS}
+        answer = client.post(f"/runs/{run}/{verb}/", {**fields, "command_id": uuid4()})
+        assert answer.status_code in allowed, (who, verb, answer.status_code)
+        if answer.status_code != 303:
+            assert list(RunEvent.objects.filter(run=run).exclude(kind=AttemptRefused.kind)) == before
+
+
+@pytest.mark.parametrize("fragment", [False, True], ids=["page", "as htmx"])
+@pytest.mark.parametrize(
+    ("address", "statuses"),
+    [
+        ("/environments/0/", (404, 404, 404, 404, 302)),
+        ("/environments/9223372036854775808/", (404, 404, 404, 404, 302)),
+        ("/environments/{environment}/", (200, 200, 200, 404, 302)),
+        ("/environments/{environment}/start/config-server-ha/", (200, 403, 403, 404, 302)),
+        ("/environments/{environment}/start/no-such/", (404, 404, 404, 404, 302)),
+        ("/procedures/config-server-ha/9/", (404, 404, 404, 404, 302)),
+        ("/runs/{run}/", (200, 200, 200, 404, 302)),
+    ],
+)
+def test_the_right_decides_and_not_a_header_or_an_odd_number(client, place, fragment, address, statuses):
+    environment, run, people = place
+    url = address.format(environment=environment.pk, run=run)
+    for who, status in zip(WHO, statuses, strict=True):
+        client.logout()
+        if who != "nobody":
+            client.force_login(people[who])
+        headers = {"HX-Request": "true"} if fragment else {}
+        assert client.get(url, headers=headers).status_code == (401 if fragment and status == 302 else status)
 
 
 def test_a_fragment_for_nobody_sends_the_page_to_sign_in_and_back(client, place):
