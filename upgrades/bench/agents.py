@@ -30,6 +30,14 @@ def log_of(folder: Path, number: int) -> Path:
     return folder / name_of(number) / f"{application_of(number)}.log"
 
 
+def _folder(folder: Path, application: str) -> str:
+    """What the probes of the first steps look for: a server that is installed and does not run."""
+    folder.mkdir()
+    (folder / "confserv.conf").write_text(f"[{application}]\nport=2020\n")
+    (folder / "run.sh").write_text(f"./confserv -s {application}\n")
+    return str(folder)
+
+
 def serve(folder: Path, number: int) -> tuple[Server, str]:
     """The agent of that number, listening; and its secret."""
     log, secret = log_of(folder, number), secrets.token_hex(32)
@@ -40,12 +48,18 @@ def serve(folder: Path, number: int) -> tuple[Server, str]:
         "name": application_of(number),
         "type": "ConfigurationServer",
         "log": {"folder": str(log.parent), "pattern": "confserv*.log"},
+        "folders": {
+            name: _folder(log.parent / name, application_of(number)) for name in ("prepared", "kept")
+        },
+        "configuration": "confserv.conf",
+        "start-file": "run.sh",
+        "process": {"pid-file": str(log.parent / "server.pid")},
     }
     written = {
         "agent": name_of(number),
         "listen": "127.0.0.1:0",
         "keys": [{"id": "k1", "secret": secret}],
-        "applications": [application],
+        "applications": [application, {"name": f"scs-{number}", "type": "SCS"}],
     }
     file.touch(mode=0o600)
     file.write_text(json.dumps(written))

@@ -23,9 +23,11 @@ from upgrades.bench.figures import Figure, percentile, ratio, spread
 from upgrades.bench.readers import Reader, reader
 from upgrades.bench.scene import OPENING, Pair, Team, idle_agents, pair_of
 from upgrades.domain import run_events as e
-from upgrades.models import LogLine
+from upgrades.models import Agent, LogLine
 
 P50_GOAL, P99_GOAL = 0.1, 0.5
+WARM_UP = 2  # repetitions that are not counted: the first page fills the caches of all programs
+LIMIT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Times:
     read: list[float] = field(default_factory=list)
     recorded: list[float] = field(default_factory=list)
     shown: list[float] = field(default_factory=list)
+    fetched: list[float] = field(default_factory=list)  # the fragment of the page, asked for alone
     notified: list[float] = field(default_factory=list)  # a bare NOTIFY from writer to listener
     polled: list[float] = field(default_factory=list)  # a bare poll: line written to agent's answer
 
@@ -63,6 +66,7 @@ def measure(size: Size, team: Team, say: Callable[[str], None], *, browser: bool
                 say(f"{size.gates} gates are being opened, {size.agents} agents listen …")
                 for pair in pairs:
                     team.open_gate(pair)
+                _until_followed()
                 spare = agents[size.agents]
                 times = _repeat(size, pairs, team, looking, spare, folder / "agents")
                 return _figures(size, times, looking.name)
@@ -73,14 +77,26 @@ def _repeat(
 ) -> Times:
     times = Times()
     with _Bare(spare, log_of(folder, size.agents), application_of(size.agents)) as bare:
-        for turn in range(size.repeats):
+        for turn in range(-WARM_UP, size.repeats):
             pair = pairs[turn % len(pairs)]
-            _once(pair, looking, times)
-            times.notified.append(bare.notify())
-            times.polled.append(bare.poll())
+            _once(pair, looking, times if turn >= 0 else Times())
+            if turn >= 0:
+                times.notified.append(bare.notify())
+                times.polled.append(bare.poll())
             team.end(pair)
             team.open_gate(pair)
     return times
+
+
+def _until_followed() -> None:
+    """Wait until a worker has heard of every agent: before that it is its start that would be measured."""
+    until = time.monotonic() + LIMIT
+    while Agent.objects.filter(seen_at=None).exists():
+        if time.monotonic() > until:
+            raise place.CannotMeasure(
+                "The worker has not asked all agents within a minute. Take fewer of them."
+            )
+        time.sleep(0.2)
 
 
 def _once(pair: Pair, looking: Reader, times: Times) -> None:
@@ -94,6 +110,7 @@ def _once(pair: Pair, looking: Reader, times: Times) -> None:
         "pk"
     )
     times.read.append(line.read_at.timestamp() - written)
+    times.fetched.append(looking.fetch(pair.run))
     reached = next(
         recorded for recorded in event_store.load(pair.run) if isinstance(recorded.event, e.OutcomeReached)
     )
@@ -170,6 +187,7 @@ def _figures(size: Size, times: Times, shown_by: str) -> list[Figure]:
         ),
         Figure("  of that: until a worker has the line", spread(times.read)),
         Figure("  of that: until the outcome is recorded", spread(times.recorded)),
+        Figure("the fragment that a page then fetches, alone", spread(times.fetched), "", "≤ 40 ms"),
         Figure("a bare poll: line written → answer of the agent", spread(times.polled)),
         Figure("a bare NOTIFY: writer → listener", spread(times.notified)),
     ]

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -208,13 +209,15 @@ def _content(lines: int) -> bytes:
 
 
 def _lines() -> list[Figure]:
+    """By processor time: one process reads, and what others do at the time is not its doing."""
     content = _content(LINES)
     state = ParserState.initial(application_type="21", file_name="confserv.log")
-    reading = alternately(3, lambda: read(state, content, 0))[0]
-    rate = LINES / percentile(reading, 50)
+    began = time.process_time()
+    read(state, content, 0)
+    rate = LINES / (time.process_time() - began)
     return [
         Figure(
-            "reading lines that an agent sent",
+            "reading lines that an agent sent (processor time)",
             f"{rate:,.0f} lines/s",
             "",
             "≥ 300,000 lines/s",

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import psycopg
+import redis
 from django.conf import settings
 from psycopg import sql
 
@@ -43,16 +44,28 @@ def own_stores() -> Iterator[dict[str, str]]:
                 f"The benchmark makes a database of its own, and {database['USER']} may not make any. "
                 "Unset DATABASE_URL and REDIS_URL: then servers are started for it."
             ) from refusal
+        _forget_messages()
         try:
             yield {
                 **os.environ,
                 "DATABASE_URL": urlunsplit(urlsplit(address)._replace(path=f"/{NAME}")),
-                "REDIS_URL": urlunsplit(urlsplit(settings.REDIS_URL)._replace(path=f"/{REDIS_NUMBER}")),
+                "REDIS_URL": _redis(),
                 "RUNBOOK_HTTPS": "off",
                 "RUNBOOK_LOG_LEVEL": "ERROR",
             }
         finally:
             connection.execute(drop)
+
+
+def _redis() -> str:
+    return urlunsplit(urlsplit(settings.REDIS_URL)._replace(path=f"/{REDIS_NUMBER}"))
+
+
+def _forget_messages() -> None:
+    """What an earlier benchmark left in its queues would be worked off in this one."""
+    with redis.Redis.from_url(_redis()) as store:
+        for key in store.scan_iter(f"{settings.CELERY_BROKER_TRANSPORT_OPTIONS['global_keyprefix']}*"):
+            store.delete(key)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import httpx
 from django.conf import settings
@@ -39,6 +40,23 @@ class Reader(Protocol):
 
     def opened_at(self) -> float: ...
 
+    def fetch(self, run: int) -> float:
+        """Seconds that the page's fragment takes, asked for by nobody else at the time."""
+        ...
+
+
+class _Fragments:
+    """Asks for the fragment of a page as a page does, with the session of somebody."""
+
+    def __init__(self, url: str, cookie: str) -> None:
+        cookies = {settings.SESSION_COOKIE_NAME: cookie}
+        self._http = httpx.Client(base_url=url, cookies=cookies, timeout=LIMIT)
+
+    def fetch(self, run: int) -> float:
+        began = time.perf_counter()
+        self._http.get(f"/runs/{run}/board/").raise_for_status()
+        return time.perf_counter() - began
+
 
 def signed_in(user: User) -> str:
     """The session cookie of somebody who has signed in."""
@@ -47,30 +65,58 @@ def signed_in(user: User) -> str:
     return str(client.cookies[settings.SESSION_COOKIE_NAME].value)
 
 
-class Browser:
-    """A page in Chromium, with everything that a person's page does."""
+class Browser(_Fragments):
+    """A page in Chromium, with everything that a person's page does.
+
+    Playwright's own event loop keeps to the thread that began it, so all of it is done in a thread of its own.
+    """
 
     name = "headless Chromium"
 
-    def __init__(self, page: Any, url: str) -> None:
-        self._page, self._url = page, url
+    def __init__(self, program: str, url: str, cookie: str) -> None:
+        super().__init__(url, cookie)
+        self._url, self._program, self._cookie = url, program, cookie
+        self._thread = ThreadPoolExecutor(1)
+        self._thread.submit(self._launch).result()
+
+    def _launch(self) -> None:
+        from playwright.sync_api import sync_playwright  # a tool of the tests, so not installed everywhere
+
+        self._playwright = sync_playwright().start()
+        self._chromium = self._playwright.chromium.launch(executable_path=self._program, args=FLAGS)
+        context = self._chromium.new_context()
+        name = settings.SESSION_COOKIE_NAME
+        context.add_cookies([{"name": name, "value": self._cookie, "url": self._url}])
+        self._page = context.new_page()
+        self._page.set_default_timeout(LIMIT * 1000)
 
     def open(self, run: int) -> None:
+        self._thread.submit(self._open, run).result()
+
+    def _open(self, run: int) -> None:
         self._page.goto(f"{self._url}/runs/{run}/", wait_until="load")
         self._page.wait_for_selector("#board")
         self._page.evaluate(_WATCH, f"step-{NEXT}")
 
     def opened_at(self) -> float:
-        return float(self._page.evaluate("() => window.opened")) / 1000
+        return float(self._thread.submit(self._page.evaluate, "() => window.opened").result(LIMIT)) / 1000
+
+    def close(self) -> None:
+        self._thread.submit(self._end).result()
+        self._thread.shutdown()
+
+    def _end(self) -> None:
+        self._chromium.close()
+        self._playwright.stop()
 
 
-class StreamClient:
+class StreamClient(_Fragments):
     """What a page does without drawing it: the event stream, and at each new version the fragment."""
 
     name = "a client of the event stream (no Chromium here)"
 
     def __init__(self, url: str, cookie: str) -> None:
-        self._http = httpx.Client(base_url=url, cookies={settings.SESSION_COOKIE_NAME: cookie}, timeout=LIMIT)
+        super().__init__(url, cookie)
         self._found: list[float] = []
         self._reading = threading.Thread()
 
@@ -111,14 +157,8 @@ def reader(url: str, user: User, *, browser: bool = True) -> Iterator[Reader]:
     if program is None or not browser:
         yield StreamClient(url, cookie)
         return
-    from playwright.sync_api import sync_playwright  # a tool of the tests, so not installed everywhere
-
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"  # its loop runs in this thread
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        context = chromium.new_context()
-        context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": cookie, "url": url}])
-        page = context.new_page()
-        page.set_default_timeout(LIMIT * 1000)
-        yield Browser(page, url)
-        chromium.close()
+    looking = Browser(program, url, cookie)
+    try:
+        yield looking
+    finally:
+        looking.close()

@@ -14,15 +14,19 @@ from django.contrib.auth.models import User
 from upgrades.adapters import event_store
 from upgrades.bench.agents import application_of, log_of, name_of
 from upgrades.domain import run as core
+from upgrades.domain import run_events as e
+from upgrades.domain.refusal import Refused
 from upgrades.domain.run_state import RunState, StepStatus, fold
-from upgrades.models import Application, Environment, Membership
+from upgrades.models import Environment, Membership, Run, Target
+from upgrades.queries.procedures import procedure_of
 from upgrades.services import runs, starting
+from upgrades.services.rehearsal_crew import next_acts
 from upgrades.services.simulated import environment_from_world
 
 GATE = "launch-new"  # the step whose gate opens by what its server logs
 NEXT = "stop-old"  # the step that the run comes to when it opens
 REASON = "Not a part of what is measured here."
-OLD = "8.1.3"
+OLD, CURRENT = "8.1.3", "8.5.100"
 LIMIT = 60.0
 OPENING = "10:00:01.000 Std 25301 synthetic\n10:00:02.000 Std 22170 synthetic\n"
 
@@ -42,7 +46,7 @@ class Pair:
 
 
 class Team:
-    """Who acts: one starts and works, the other signs."""
+    """Who acts: one starts and works, the other takes over what stays open."""
 
     def __init__(self) -> None:
         self.operator = User.objects.create(username="bench-operator")
@@ -52,13 +56,12 @@ class Team:
         for user, role in ((self.operator, "operator"), (self.approver, "approver")):
             Membership.objects.create(environment=environment, user=user, role=role)
 
-    def act(self, pair: Pair, command: core.Command, *, signing: bool = False) -> None:
-        by = self.approver if signing else self.operator
-        runs.act(run_id=pair.run, command=command, by=by, command_id=uuid.uuid4())
+    def act(self, pair: Pair, command: core.Command, *, by: User | None = None) -> None:
+        runs.act(run_id=pair.run, command=command, by=by or self.operator, command_id=uuid.uuid4())
 
     def start(self, pair: Pair) -> None:
         """A new run on the pair's servers, as old as they were at first."""
-        Application.objects.filter(environment=pair.environment).update(version=OLD)
+        pair.environment.applications.filter(pk__in=pair.bindings.values()).update(version=OLD)
         pair.run = starting.start_run(
             environment_id=pair.environment.pk,
             procedure="config-server-ha",
@@ -72,30 +75,37 @@ class Team:
         ).run
 
     def open_gate(self, pair: Pair) -> None:
-        """Start a run and skip what comes before the gate, until the gate waits for its log."""
+        """Start a run and do what comes before the gate, until the gate waits for its log."""
         self.start(pair)
         until = time.monotonic() + LIMIT
         while not self._waits(pair):
             if time.monotonic() > until:
-                raise TimeoutError(f"Run {pair.run} has not come to its gate within {LIMIT:g} seconds.")
+                raise TimeoutError(f"Run {pair.run} stands at {pair.state.current} after {LIMIT:g} seconds.")
 
     def _waits(self, pair: Pair) -> bool:
+        """Do what is to be done next; True when nothing is but to wait for the log."""
+        run = Run.objects.select_related("procedure").get(pk=pair.run)
         state = pair.state
-        step = state.current or ""
-        if step != GATE:
-            asked = core.AskDeviation(step=step, visit=state.steps[step].visit, what="skip", reason=REASON)
-            self.act(pair, asked)
-            self.act(pair, core.SignDeviation(number=len(state.deviations) + 1), signing=True)
+        if state.current == GATE:
+            if state.steps[GATE].status is StepStatus.BEGUN:
+                return True
+            runs.advance_run(pair.run)
             return False
-        if state.steps[step].status is StepStatus.BEGUN:
-            return True
+        for question in run.probes:  # the agents say so too, a little later
+            place = {name: question[name] for name in ("step", "visit", "gate")}
+            runs.report(pair.run, [e.ProbeAnswered(**place, value="met", text="It is so.")])
+        for _, command in next_acts(procedure_of(run.procedure, state.started), pair.state):
+            try:
+                self.act(pair, command)
+            except Refused:
+                return False  # a worker was faster, or an agent said otherwise; look again
         runs.advance_run(pair.run)
         return False
 
     def end(self, pair: Pair) -> None:
         """End the pair's run, so that another can start on its servers."""
         for burden in pair.state.unowned:
-            self.act(pair, core.TakeOver(burden=burden.id, reason=REASON), signing=True)
+            self.act(pair, core.TakeOver(burden=burden.id, reason=REASON), by=self.approver)
         self.act(pair, core.Abort(reason=REASON))
 
 
@@ -104,12 +114,19 @@ def pair_of(number: int, agents: Sequence[dict[str, str]], folder: Path, team: T
     numbers = (number, number + 1)
     world = {
         "world": "",
-        "servers": [_server(number) for number in numbers],
+        "servers": [
+            *(_server(number) for number in numbers),
+            *(_other("LCA", number) for number in numbers),
+            _other("SCS", number),
+        ],
         "agents": [_agent(agent) for agent in agents],
     }
     environment = environment_from_world(world, name=f"Bench {number}")
+    Target.objects.bulk_create(
+        Target(environment=environment, component=component, version=CURRENT) for component in ("LCA", "SCS")
+    )
     team.join(environment)
-    ids = dict(environment.applications.values_list("standing", "pk"))
+    ids = dict(environment.applications.exclude(standing="standalone").values_list("standing", "pk"))
     return Pair(environment, log_of(folder, numbers[1]), {"new": ids["backup"], "old": ids["primary"]})
 
 
@@ -137,6 +154,12 @@ def _server(number: int) -> dict[str, Any]:
         "port": 2020,
         "mode": "backup" if is_backup else "primary",
     }
+
+
+def _other(kind: str, number: int) -> dict[str, Any]:
+    """What has to be current on a host before the pair is upgraded."""
+    names = {"name": f"{kind.lower()}-{number}", "type": kind, "version": CURRENT}
+    return {**_server(number), **names, "peer": None}
 
 
 def _agent(agent: dict[str, str]) -> dict[str, Any]:

@@ -87,4 +87,6 @@ class Command(BaseCommand):
 def machine() -> str:
     """What it was measured on, as far as it can be told without names."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}"
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    python = platform.python_version()
+    return f"{cores} cores ({platform.machine()}), {platform.system()}, Python {python}{load}"
