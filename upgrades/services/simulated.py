@@ -41,6 +41,10 @@ def environment_from_world(
         disaster_recovery=original.disaster_recovery if original else False,
         policies=original.policies if original else {},
     )
+    if original is not None:
+        for name in ("single_language", "schema_version", "log_schema_version", "uses_lrm"):
+            setattr(environment, name, getattr(original, name))
+        environment.save()
     hosts = _hosts(environment, world, original)
     _applications(environment, hosts, world)
     _agents(environment, hosts, world)
