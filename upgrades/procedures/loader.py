@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,17 @@ def shipped(name: str, version: int) -> bytes | None:
     return path.read_bytes() if ID.fullmatch(name) and path.is_file() else None
 
 
+@lru_cache(maxsize=256)
 def load(text: bytes, *, name: str, library: Library = shipped) -> Procedure:
     """The procedure in `text`; `name` is how mistakes call the file, `library` has the texts that it may name.
 
     Its hash is that of these bytes, or of the `whole_text` where it extends another one. Raises `ProcedureMistakes`
-    with all mistakes of the file when there is any.
+    with all mistakes of the file when there is any. The same text means the same, so each is read once per process.
     """
     return _Texts(library).read(text, name)
 
 
+@lru_cache(maxsize=256)
 def whole_text(text: bytes, *, name: str, library: Library = shipped) -> bytes:
     """The bytes that stand for themselves: `text`, or what it and the text that it extends are together."""
     mistakes = Mistakes(name)
