@@ -421,6 +421,17 @@ def test_a_backup_of_a_backup_and_a_circle_are_told_with_their_path():
     assert any("c → b → a → b" in one.message for one in problems(content(*chain)))
 
 
+def test_the_path_of_a_long_circle_is_cut_short():
+    names = [f"s{place:02}" for place in range(30)]
+    ring = [
+        record(
+            Kind.APPLICATION, name=name, type="SCS", host="h1", role="backup", peer=names[(place + 1) % 30]
+        )
+        for place, name in enumerate(names)
+    ]
+    assert "s00 → s01 → s02 → s03 → s04 → s05 → s06 → s07 → …:" in problems(content(*ring))[0].message
+
+
 def test_a_short_and_a_full_name_of_one_machine_are_a_conflict():
     found = problems(content(hosts=("fra-1", "fra-1.example.net")))
     assert "two spellings" in found[0].message

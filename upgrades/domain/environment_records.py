@@ -458,22 +458,21 @@ def _pair(content: Content, one: Record, other: Record) -> Iterator[Problem]:
         )
 
 
+_SHOWN = 8  # names of a long way from peer to peer
+
+
 def _path(content: Content, start: Record) -> str:
-    """The way from peer to peer as the records have it, until it comes back, ends, or has been told long enough."""
-    path, names = [start], [start.name]
-    # Following a chain of thousands for each of its members would take minutes.
-    for _ in range(PATH_SHOWN):
-        after = content.get(Kind.APPLICATION, path[-1]["peer"])
-        if after is None:
-            break
-        names.append(after.name)
-        if after in path:
-            break
+    """The way from peer to peer as the records have it, until it comes back, ends, or has been shown long enough."""
+    path = [start]
+    after = content.get(Kind.APPLICATION, start["peer"])
+    while after is not None and after not in path and len(path) < _SHOWN:
         path.append(after)
-    else:
-        names.append("…")
-    if len(names) == 2:
+        after = content.get(Kind.APPLICATION, after["peer"])
+    names = [record.name for record in path]
+    if len(path) == 2 and after is None:
         return f"{names[0]} names {names[1]} as its peer, but {names[1]} names nobody. Both must name each other."
+    if after is not None:
+        names.append(after.name if after in path else "…")
     return f"{' → '.join(names)}: a pair has two members that name each other. Correct the peers."
 
 
@@ -526,6 +525,7 @@ def _remarks(content: Content) -> Iterator[Problem]:
             )
 
 
+@lru_cache(maxsize=1000)
 def _nearest(text: str) -> str:
     close = get_close_matches(text[:60], sorted(NUMBERS), n=1, cutoff=0.75)
     return f" Did you mean {close[0]}?" if close else " Its log events are then not recognised by type."
