@@ -176,6 +176,51 @@ def erfurt(scenario: str = "automatic") -> dict[str, Any]:
     }
 
 
+def two_sites(scenario: str = "automatic") -> dict[str, Any]:
+    """All of 8.1.3 at two sites with 40 hosts: a pair of masters, two pairs of proxies and two proxies that stand alone,
+    a pair of SCS, a pair of Message Servers, and hosts that have nothing but their LCA."""
+    proxy, old = "ConfigurationServerProxy", {"version": "8.1.3"}
+    return _all_old(
+        "two-sites",
+        [
+            *_pair("confserv", "confserv_b", ("fra-cfg-01", "fra-cfg-02"), **old),
+            *_pair("scs_a", "scs_b", ("fra-scs-01", "fra-scs-02"), "SCS", **old),
+            *_pair("msg_a", "msg_b", ("fra-msg-01", "fra-msg-02"), "MessageServer", **old),
+            *_pair("csproxy_f1", "csproxy_f2", ("fra-prx-01", "fra-prx-02"), proxy, **old),
+            *_pair("csproxy_h1", "csproxy_h2", ("ham-prx-01", "ham-prx-02"), proxy, **old),
+            {"name": "csproxy_f3", "type": proxy, "host": "fra-prx-03", **old},
+            {"name": "csproxy_h3", "type": proxy, "host": "ham-prx-03", **old},
+        ],
+        [f"fra-app-{number:02}" for number in range(1, 12)]
+        + [f"ham-app-{number:02}" for number in range(1, 18)],
+        scenario,
+    )
+
+
+def two_small_sites(scenario: str = "automatic") -> dict[str, Any]:
+    """The like of `two_sites` with 8 hosts."""
+    proxy, old = "ConfigurationServerProxy", {"version": "8.1.3"}
+    return _all_old(
+        "two-small-sites",
+        [
+            *_pair("confserv", "confserv_b", ("fra-cfg-01", "fra-cfg-02"), **old),
+            *_pair("scs_a", "scs_b", ("fra-scs-01", "fra-scs-02"), "SCS", **old),
+            {"name": "msg", "type": "MessageServer", "host": "fra-cfg-01", **old},
+            *_pair("csproxy", "csproxy_b", ("ham-prx-01", "ham-prx-02"), proxy, **old),
+            {"name": "csproxy_c", "type": proxy, "host": "ham-prx-03", **old},
+        ],
+        ["ham-app-01"],
+        scenario,
+    )
+
+
+def _all_old(name: str, servers: list[dict[str, Any]], others: list[str], scenario: str) -> dict[str, Any]:
+    """A world of these servers and `others`, hosts without any; each host has an LCA of 8.1.3."""
+    hosts = [*dict.fromkeys(server["host"] for server in servers), *others]
+    agents = [{"name": f"lca_{host}", "type": "LCA", "host": host, "version": "8.1.3"} for host in hosts]
+    return {"name": name, "hosts": hosts, "servers": [*servers, *agents], "scenario": scenario, "clients": 84}
+
+
 WORLDS = {
     "frankfurt": frankfurt,
     "hamburg": hamburg,
@@ -183,6 +228,8 @@ WORLDS = {
     "munich": munich,
     "dresden": dresden,
     "erfurt": erfurt,
+    "two-sites": two_sites,
+    "two-small-sites": two_small_sites,
 }
 
 
