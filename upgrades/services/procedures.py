@@ -40,6 +40,17 @@ class Published:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The texts of a folder, for those that name each other. Two of one folder are equal: what was read is known."""
+
+    folder: Path
+
+    def __call__(self, other: str, version: int) -> bytes | None:
+        file = self.folder / other / f"{version}.yaml"
+        return file.read_bytes() if _NAME.fullmatch(other) and file.is_file() else None
+
+
 def publish_all(folder: Path = FOLDER) -> list[Published]:
     """Publish every `<procedure>/<version>.yaml` below `folder`, lowest version first; all of them or none."""
     files = [path for path in folder.glob("*/*.yaml") if _VERSION.fullmatch(path.stem)]
@@ -52,11 +63,7 @@ def publish(path: Path) -> Published:
     """Publish one file. The same text again changes nothing; `ProcedureMistakes` lists what is wrong with it."""
     name = f"{path.parent.name}/{path.name}"
     text = path.read_bytes()
-
-    def beside(other: str, version: int) -> bytes | None:
-        file = path.parent.parent / other / f"{version}.yaml"
-        return file.read_bytes() if _NAME.fullmatch(other) and file.is_file() else None
-
+    beside = Beside(path.parent.parent)
     procedure = load(text, name=name, library=beside)
     text = whole_text(text, name=name, library=beside)
     if (procedure.id, str(procedure.version)) != (path.parent.name, path.stem):
