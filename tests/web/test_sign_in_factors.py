@@ -4,6 +4,7 @@ import re
 
 import pytest
 from allauth.mfa.models import Authenticator
+from django.core.management import CommandError, call_command
 from django.test import Client
 
 from tests.factories import make_user
@@ -130,3 +131,15 @@ def test_the_last_required_factor_cannot_be_taken_away(client, nina, settings):
     answer = client.post("/account/authenticator/remove/")
     assert "A second factor is required here." in answer.text
     assert Authenticator.objects.filter(user=nina, type="totp").exists()
+
+
+def test_whoever_lost_the_factor_gets_it_taken_away_and_is_out_everywhere(client, nina, capsys):
+    secret = set_up_app(nina)
+    sign_in(client, codes_of(secret)[0])
+    call_command("reset_account", "NINA")
+    assert "1 factors taken away, 1 sessions ended" in capsys.readouterr().out
+    assert not is_in(client)
+    sign_in(client)
+    assert is_in(client)
+    with pytest.raises(CommandError, match="Nobody signs in as"):
+        call_command("reset_account", "nobody")

@@ -78,6 +78,13 @@ def has_second_factor(person: AbstractUser) -> bool:
     return bool(Authenticator.objects.filter(user_id=person.pk, type__in=kinds).exists())
 
 
+@transaction.atomic
+def forget_factors(person: AbstractUser) -> tuple[int, int]:
+    """Take all second factors away and end all sessions; gives how many of each."""
+    factors, _ = Authenticator.objects.filter(user_id=person.pk).delete()
+    return factors, end_sessions(person)
+
+
 # Sessions.
 
 
