@@ -150,8 +150,8 @@ def test_each_address_answers_each_role_here_and_elsewhere_as_it_must(client, pl
     wrong = []
     for name, pattern in addresses():
         url = filled(pattern, environment, run)
-        cache.clear()  # the counters of sign-in: here each of them is somebody's first attempt
         for who in (*ROLES, *(f"{role} elsewhere" for role in ROLES), "nobody"):
+            cache.clear()  # the counters of sign-in: each of them is here for the first time
             client.logout()
             if who != "nobody":
                 client.force_login(people[who])
