@@ -376,7 +376,7 @@ def create_environment(*, name: str, by: AbstractUser, command_id: UUID) -> Chan
     except IntegrityError:
         raise taken from None
     register.acting(maker)
-    Membership.objects.create(environment=environment, user_id=by.pk, role=ROLE)
+    Membership.objects.create(environment=environment, user_id=by.pk, role=ROLE, given_by=maker.id)
     body = {"changes": [_told(difference(Content({}), Content.of([record]))[0])]}
     number = register.enter(
         changes_book(environment.pk), "environment.created", by=actor_for(by, environment), body=body
