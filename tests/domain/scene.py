@@ -113,9 +113,15 @@ class Scene:
                 return
             self.record(self._begun(step), run_events.WORKER)
 
+    def _marks(self, step):
+        """Log positions and client totals as they are now: all 84 clients are on the old server."""
+        counted = run.baselines_at(self.procedure, self.state, step)
+        names = [*run.watched_at(self.state, step), *counted]
+        marks = {name: {"log-1": self.offsets.get(name, 0)} for name in names}
+        return marks, {name: 84 if name == SERVERS["old"] else 0 for name in counted}
+
     def _begun(self, step):
-        marks = {name: {"log-1": self.offsets.get(name, 0)} for name in run.watched_at(self.state, step)}
-        totals = dict.fromkeys(run.baselines_at(self.procedure, self.state, step), 84)
+        marks, totals = self._marks(step)
         command = run.Begin(step=step.id, visit=self.visit, watermarks=marks, totals=totals)
         return run.decide(self.procedure, self.state, command, run_events.WORKER)
 
@@ -165,8 +171,7 @@ class Scene:
 
     def begin(self, by=OLGA):
         step = self.step
-        marks = {name: {"log-1": self.offsets.get(name, 0)} for name in run.watched_at(self.state, step)}
-        totals = dict.fromkeys(run.baselines_at(self.procedure, self.state, step), 84)
+        marks, totals = self._marks(step)
         return self.act(run.Begin(**self.here, watermarks=marks, totals=totals), by)
 
     def complete(self, by=OLGA):

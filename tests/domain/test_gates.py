@@ -5,7 +5,7 @@ import pytest
 from tests.domain.scene import ANNA, BOTH, HA, OLGA, OTTO, REASON, Scene
 from upgrades.domain import run, run_events
 from upgrades.domain.gates import shown_digest, verdict
-from upgrades.domain.refusal import GateClosed
+from upgrades.domain.refusal import BadInput, GateClosed
 
 
 def at(step, **start):
@@ -179,6 +179,75 @@ def test_without_a_baseline_only_reconnection_proves_it():
     totals(scene, old=0, new=84)
     found = scene.verdict("clients-moved")
     assert (found.value, found.pending) == ("cannot-tell", False)
+    scene.confirm("clients-moved")
+    assert scene.verdict("clients-moved").is_met
+
+
+@pytest.mark.requirement("CSH-8a")
+@pytest.mark.requirement("CSM-6a")
+@pytest.mark.parametrize(
+    "counted",
+    [
+        pytest.param({"old": 0}, id="only the server that is left"),
+        pytest.param({"new": 84}, id="only the server that is joined"),
+        pytest.param({"old": 1, "new": 84}, id="one is still there"),
+        pytest.param({"old": 0, "new": 83}, id="one is missing"),
+    ],
+)
+def test_half_of_the_proof_by_totals_opens_nothing(counted):
+    scene = at("install-remaining")
+    totals(scene, **counted)
+    assert not scene.verdict("clients-moved").is_met
+    assert scene.state.steps["install-remaining"].begun_at is None
+
+
+@pytest.mark.requirement("CSH-8a")
+@pytest.mark.parametrize("text", ["", "ok"])
+def test_half_of_the_proof_by_reconnection_opens_nothing(text):
+    scene = at("install-remaining")
+    with pytest.raises(BadInput, match="at least 3"):
+        scene.act(run.Confirm(**scene.here, gate="clients-moved", answer="pass", text=text))
+    assert not scene.verdict("clients-moved").is_met
+
+
+def stopped(scene, marks, counted):
+    """The old primary is shut down; these log positions and totals were taken before."""
+    scene.sign()
+    scene.act(run.Begin(**scene.here, watermarks=marks, totals=counted))
+    scene.probe("stopped")
+    scene.complete()
+    return scene
+
+
+def test_clients_that_the_new_server_had_already_are_none_that_came_over():
+    marks = {"confserv": {"log-1": 0}, "confserv_b": {"log-1": 0}}
+    scene = stopped(at("stop-old"), marks, {"confserv": 84, "confserv_b": 30})
+    totals(scene, old=0, new=84)  # only 54 of 84 have come
+    assert scene.verdict("clients-moved").pending
+    totals(scene, new=113)
+    assert (
+        "113 of the 84 clients that confserv had and 30 of its own" in scene.verdict("clients-moved").reason
+    )
+    totals(scene, new=114)
+    assert scene.verdict("clients-moved").is_met
+
+
+def test_a_total_whose_line_stands_before_the_mark_does_not_count_however_late_it_is_read():
+    marks = {"confserv": {"log-1": 100_000}, "confserv_b": {"log-1": 100_000}}
+    scene = stopped(at("stop-old"), marks, {"confserv": 84, "confserv_b": 0})
+    totals(scene, old=0, new=84)
+    assert scene.verdict("clients-moved").pending
+    assert scene.events(run_events.ClientTotalSeen) == []
+
+
+@pytest.mark.parametrize("missing", ["confserv", "confserv_b"])
+def test_without_a_mark_in_both_logs_only_reconnection_proves_it(missing):
+    marks = {name: {"log-1": 0} for name in ("confserv", "confserv_b") if name != missing}
+    scene = stopped(at("stop-old"), marks, {"confserv": 84, "confserv_b": 0})
+    totals(scene, old=0, new=84)
+    found = scene.verdict("clients-moved")
+    assert (found.value, found.pending) == ("cannot-tell", False)
+    assert missing in found.reason
     scene.confirm("clients-moved")
     assert scene.verdict("clients-moved").is_met
 

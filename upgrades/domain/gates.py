@@ -228,6 +228,14 @@ def _clients(gate: ClientsGate, state: RunState, recorded: GateState) -> Verdict
             f"There is no client total of {leaving} from before its shutdown (it is written at debug level only). "
             "Confirm instead that each client application shows its reconnection."
         )
+    unmarked = [name for name in (leaving, joining) if name not in begun.watermarks]
+    if unmarked:
+        return cannot_tell(
+            f"The position in the log of {' and '.join(unmarked)} was not marked before the shutdown, so no total from there "
+            "counts. Confirm instead that each client application shows its reconnection."
+        )
+    own = begun.totals.get(joining, 0)  # clients that it had already are none that came over
+    wanted = baseline + own
     now_there, seq = state.totals.get(joining, (None, 0))
     left, left_seq = state.totals.get(leaving, (None, 0))
     if now_there is None or seq <= begun.begun_seq:
@@ -239,11 +247,13 @@ def _clients(gate: ClientsGate, state: RunState, recorded: GateState) -> Verdict
             f"{leaving} has not logged a client total since; its own total is the other half of the proof."
         )
     if left > 0:
-        return waiting(f"{leaving} still counts {left} clients; {joining} counts {now_there} of {baseline}.")
-    if now_there < baseline:
-        return waiting(f"{joining} counts {now_there} of the {baseline} clients that {leaving} had.")
+        return waiting(f"{leaving} still counts {left} clients; {joining} counts {now_there} of {wanted}.")
+    had = f" and {own} of its own" if own else ""
+    if now_there < wanted:
+        return waiting(f"{joining} counts {now_there} of the {baseline} clients that {leaving} had{had}.")
     return met(
-        f"Proof by totals: {joining} counts {now_there}, {leaving} had {baseline} and counts {left}.",
+        f"Proof by totals: {joining} counts {now_there}, {leaving} had {baseline}{had and f', {joining} {own}'} before, and "
+        f"counts {left}.",
         f"event {seq}",
         f"event {left_seq}",
     )

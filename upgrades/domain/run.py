@@ -357,9 +357,12 @@ def watched_at(state: RunState, step: Step) -> list[str]:
 
 
 def baselines_at(procedure: Procedure, state: RunState, step: Step) -> list[str]:
-    """The applications whose last client total is taken when `step` begins (CSH-8a)."""
+    """The applications whose last client total is taken when `step` begins, and whose log position is marked if their
+    agents answer: both servers of each clients gate that counts from there (CSH-8a)."""
     gates = [gate for other in procedure.steps for gate in other.all_gates if isinstance(gate, ClientsGate)]
-    return [state.application(gate.leaving) for gate in gates if gate.baseline == step.id]
+    counted = [gate for gate in gates if gate.baseline == step.id]
+    names = [state.application(role) for gate in counted for role in (gate.leaving, gate.joining)]
+    return list(dict.fromkeys(names))
 
 
 def _complete(procedure: Procedure, state: RunState, command: Complete, by: Actor) -> list[RunEvent]:
@@ -897,7 +900,8 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
                     kept.append(event)
             case e.ClientTotalSeen(application=application, total=total):
                 before, seq = state.totals.get(application, (None, 0))
-                if before != total or seq <= _baseline_seq(procedure, state):
+                is_news = before != total or seq <= _baseline_seq(procedure, state)
+                if is_news and is_behind_baseline(procedure, state, event):
                     kept.append(event)
             case e.ProbeAnswered():
                 if _is_news(state, event):
@@ -912,6 +916,20 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
             case _:
                 raise BadInput(f"A worker does not report {event.kind}.")
     return kept
+
+
+def is_behind_baseline(procedure: Procedure, state: RunState, seen: e.ClientTotalSeen) -> bool:
+    """Whether the line stands behind the mark that was taken when the count began. Without a mark none does."""
+    for step in procedure.steps:
+        for gate in step.all_gates:
+            if not isinstance(gate, ClientsGate) or gate.baseline not in state.steps:
+                continue
+            if seen.application not in (state.application(gate.leaving), state.application(gate.joining)):
+                continue
+            marks = state.steps[gate.baseline].watermarks.get(seen.application)
+            if marks is not None and seen.offset >= marks.get(seen.file, 0):
+                return True
+    return False
 
 
 def _baseline_seq(procedure: Procedure, state: RunState) -> int:
@@ -1108,8 +1126,10 @@ def begins_with_watermark(procedure: Procedure, state: RunState) -> Step | None:
     if state.current is None or state.status is not RunStatus.RUNNING:
         return None
     step, at = procedure.step(state.current), state.steps[state.current]
-    if at.status is not StepStatus.CURRENT or step.begun_by_person or not step.event_gates:
+    if at.status is not StepStatus.CURRENT or step.begun_by_person:
         return None
+    if not step.event_gates and not baselines_at(procedure, state, step):
+        return None  # it begins by itself
     return None if _closed(state, verdicts(procedure, state, step, step.needs)) else step
 
 

@@ -17,7 +17,7 @@ from upgrades.domain import run_events as e
 from upgrades.domain.event_rule import APPLICATION_STARTED
 from upgrades.domain.exposure import marks_due
 from upgrades.domain.procedure import ClientsGate, Procedure
-from upgrades.domain.run import Watch, active_watches, watched_totals
+from upgrades.domain.run import Watch, active_watches, is_behind_baseline, watched_totals
 from upgrades.domain.run_events import RunEvent
 from upgrades.domain.run_state import RunState, watch_key
 from upgrades.models import Agent, Application, LogLine, ProcessChange, Run
@@ -138,7 +138,8 @@ def _missed(run: Run, watch: Watch) -> Iterator[RunEvent]:
 
 
 def _totals(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEvent]:
-    """The newest total of each server; several a second are usual, only the last of a look counts (genesys.md 2.4)."""
+    """The newest total of each server behind its mark; several a second are usual, only the last of a look counts
+    (genesys.md 2.4)."""
     for name in watched_totals(procedure, state):
         line = (
             LogLine.objects.filter(
@@ -152,9 +153,11 @@ def _totals(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEven
             .first()
         )
         if line is not None and line.total is not None:
-            yield e.ClientTotalSeen(
+            seen = e.ClientTotalSeen(
                 application=name, total=line.total, file=line.file.place, offset=line.offset
             )
+            if is_behind_baseline(procedure, state, seen):
+                yield seen
 
 
 def _baseline_began(procedure: Procedure, state: RunState) -> datetime:

@@ -433,7 +433,8 @@ def _with_watermarks(run_id: int, command: core.Begin) -> core.Begin:
     procedure, state = _loaded(run)
     if not procedure.has_step(command.step):
         return command
-    names = core.watched_at(state, procedure.step(command.step))
+    step = procedure.step(command.step)
+    names = [*core.watched_at(state, step), *core.baselines_at(procedure, state, step)]
     return replace(command, watermarks=take_watermarks(run.environment_id, names))
 
 
@@ -445,8 +446,22 @@ def _baselines(
     names = core.baselines_at(procedure, state, procedure.step(command.step))
     known = Application.objects.filter(
         environment_id=environment_id, name__in=names, client_total__isnull=False
-    ).values_list("name", "client_total")
-    return {name: total for name, total in known if total is not None}
+    )
+    return {
+        application.name: application.client_total
+        for application in known
+        if application.client_total is not None and not _started_since(application)
+    }
+
+
+def _started_since(application: Application) -> bool:
+    """Whether the server was started after its last total: then that is a total of an earlier life."""
+    last = application.process_changes.filter(state="up", before="down").order_by("-pk").first()
+    return (
+        last is not None
+        and application.client_total_at is not None
+        and last.seen_at > application.client_total_at
+    )
 
 
 def touch(run_ids: Iterable[int]) -> None:

@@ -120,7 +120,9 @@ def _environment(environment_id: int, by: AbstractUser) -> Environment:
 
 def _copy(environment: Environment, procedure: Procedure, answers: Answers) -> tuple[Environment, Answers]:
     target = _target(procedure, environment, answers)
-    copy = rehearsals.simulated_copy(environment, procedure, target=target, parameters=answers.parameters)
+    copy = rehearsals.simulated_copy(
+        environment, procedure=procedure, target=target, parameters=answers.parameters
+    )
     names = dict(Application.objects.filter(pk__in=answers.bindings.values()).values_list("pk", "name"))
     copied = dict(copy.applications.values_list("name", "pk"))
     bindings = {role: copied[names[application]] for role, application in answers.bindings.items()}
