@@ -48,6 +48,7 @@ def test_a_bundle_has_all_that_an_auditor_needs_and_is_sound(bundle, stage, veri
     assert len([name for name in names if name.startswith("evidence/")]) == 2
     assert "The last word." in report
     assert "Nina Adler" in report
+    assert "screen 1.txt" in report[report.index(">Evidence<") :]
     assert "http" not in report.replace("http-equiv", "")
     code, said = verify(bundle, "--key", key)
     assert (code, said.splitlines()[-1]) == (0, "The record is what was written.")

@@ -106,6 +106,7 @@ def _table(paper: _Paper, table: Table) -> None:
     with paper.table(
         col_widths=table.widths,
         text_align="LEFT",
+        v_align="TOP",
         line_height=3.8,
         padding=1,
         borders_layout=TableBordersLayout.HORIZONTAL_LINES,

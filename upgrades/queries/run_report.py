@@ -115,9 +115,9 @@ def run_report(
             _steps(page),
             _decisions(history, opened),
             _deviations(page),
-            _lapsed(page),
+            _lapsed(history),
             _notes(page),
-            _evidence(page),
+            _evidence(history),
             _people(history),
             _record(page),
         ),
@@ -232,13 +232,16 @@ def _deviations(page: RunPage) -> Table:
     return Table("Deviations", columns, (5, 25, 36, 19, 15), rows)
 
 
-def _lapsed(page: RunPage) -> Table:
+def _lapsed(history: Sequence[Recorded]) -> Table:
+    names = {item.by.id: item.by.name for item in history}
     rows = tuple(
-        (moment(item.at), item.by, f"{item.step}, {item.title}".strip(", "), item.comment)
-        for item in page.signatures
-        if not item.valid and not item.rejected
+        (moment(item.at), names.get(item.event.signer, item.event.signer), item.event.step, item.event.reason)
+        for item in history
+        if isinstance(item.event, e.ApprovalLapsed)
     )
-    return Table("Signatures that lapsed", ("Signed (UTC)", "By", "What", "Words"), (17, 20, 33, 30), rows)
+    return Table(
+        "Signatures that lapsed", ("Lapsed (UTC)", "Signed by", "Step", "Why"), (17, 20, 20, 43), rows
+    )
 
 
 def _notes(page: RunPage) -> Table:
@@ -246,20 +249,20 @@ def _notes(page: RunPage) -> Table:
     return Table("Notes", ("Time (UTC)", "By", "At", "Text"), (17, 16, 12, 55), rows)
 
 
-def _evidence(page: RunPage) -> Table:
+def _evidence(history: Sequence[Recorded]) -> Table:
     rows = tuple(
         (
-            file.name or "text",
-            f"{file.size}" if file.sha256 else "",
-            file.sha256 or file.text,
-            f"{file.by}\n{moment(file.at)}",
-            file.step,
+            item.event.name or "text",
+            f"{item.event.size}" if item.event.sha256 else "",
+            "\n".join(part for part in (item.event.sha256, item.event.text) if part),
+            f"{item.by.name}\n{moment(item.at)}",
+            item.event.step,
         )
-        for file in page.files
+        for item in history
+        if isinstance(item.event, e.EvidenceAttached)
     )
-    return Table(
-        "Evidence", ("File", "Bytes", "SHA-256, or the text", "By (UTC)", "Step"), (22, 10, 38, 18, 12), rows
-    )
+    columns = ("File", "Bytes", "SHA-256, or the text", "By (UTC)", "Step")
+    return Table("Evidence", columns, (20, 8, 42, 16, 14), rows)
 
 
 def _people(history: Sequence[Recorded]) -> Table:

@@ -78,7 +78,7 @@ class FilterForm(PeriodForm):
 
     status = forms.ChoiceField(choices=[("", "Any state"), *STATUSES], required=False, label="State")
     kind = forms.ChoiceField(choices=[("", "Live and rehearsal"), *KINDS], required=False, label="Kind")
-    person = forms.CharField(max_length=100, required=False, label="Person who took part")
+    person = forms.CharField(max_length=100, required=False)
     only = forms.ChoiceField(choices=[("", "All"), *ONLY], required=False, label="Only")
 
     @property
