@@ -34,6 +34,7 @@ def test_an_environment_that_has_not_begun_has_no_findings():
     assert findings(Watched(picture=whole(), now=NOW)) == ()
 
 
+@pytest.mark.requirement("INT-2")
 def test_int_2_different_versions_without_an_open_run():
     shown = changed(whole(), "proxy3", version="8.5.101")
     [finding] = found(shown, "INT-2")
@@ -93,6 +94,7 @@ def test_int_6_license_reporting_manager_beside_a_new_master():
     assert found(changed(whole(uses_lrm=True), "confserv", version="8.5.101"), "INT-6")
 
 
+@pytest.mark.requirement("GEN-2")
 @pytest.mark.parametrize(
     ("system", "version", "type_", "advised"),
     [

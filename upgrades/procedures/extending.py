@@ -162,7 +162,8 @@ class _Change:
         given: dict[str, bool] = {}
         node = self.root.get("given")
         parameters = tree.get("parameters")
-        known = [key.text for key, _ in parameters.entries] if isinstance(parameters, MapNode) else []
+        entries = parameters.entries if isinstance(parameters, MapNode) else ()
+        known = [key.text for key, parameter in entries if _text(parameter, "type") == "boolean"]
         for key, value in node.entries if isinstance(node, MapNode) else ():
             if key.text not in known or _text(value) not in ("true", "false"):
                 self.mistakes.add(
