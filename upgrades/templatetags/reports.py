@@ -36,5 +36,7 @@ def sealed_words(shown: AuditRun) -> str:
     at = f"{shown.sealed_at:%d %B %Y %H:%M} UTC" if shown.sealed_at else ""
     if shown.sealed < shown.events:
         newer = shown.events - shown.sealed
-        return f"Events 1 to {shown.sealed} are sealed by the checkpoint of {at}; the {newer} newer ones follow."
+        return (
+            f"Events 1 to {shown.sealed} are sealed by the checkpoint of {at}; the {newer} newer ones follow."
+        )
     return f"All {shown.events} events are sealed by the checkpoint of {at}."
