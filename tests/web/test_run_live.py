@@ -8,12 +8,12 @@ import threading
 import pytest
 import uvicorn
 from django.conf import settings as project
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-from django.contrib.sessions.backends.db import SessionStore
 from django.db import connections
+from django.test import Client
 from playwright.sync_api import expect
 
 from runbook.stores import free_port
+from tests.factories import show_who
 from tests.web.run_scene import Stage, no_agents
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -56,12 +56,11 @@ def visit(chromium, site):
 
 
 def session(user):
-    store = SessionStore()
-    store[SESSION_KEY] = str(user.pk)
-    store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-    store[HASH_SESSION_KEY] = user.get_session_auth_hash()
-    store.save()
-    return store.session_key
+    """The key of a session in which `user` has just shown who they are."""
+    client = Client()
+    client.force_login(user)
+    show_who(client, user)
+    return client.session.session_key
 
 
 def watching():
