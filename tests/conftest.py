@@ -91,9 +91,12 @@ def pytest_terminal_summary(terminalreporter, config):
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """One real Chromium for the session, driven by Playwright: `chromium.new_page()`."""
+    """One real Chromium for the module, driven by Playwright: `chromium.new_page()`.
+
+    Not for the whole session: while Playwright runs, no other loop can in the thread of the tests.
+    """
     from playwright.sync_api import sync_playwright
 
     # Playwright's loop runs in the thread of the tests, and Django takes that for a query in a coroutine.
