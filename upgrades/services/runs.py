@@ -99,9 +99,7 @@ def _is_operator(run_id: int, by: AbstractUser) -> bool:
 
 
 @transaction.atomic
-def _act(
-    run_id: int, command: core.Command, by: AbstractUser, command_id: UUID, proof: Proof | None
-) -> Done:
+def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID, proof: Proof | None) -> Done:
     run = _locked(run_id)
     actor = actor_for(by, run.environment)
     if not actor.roles:

@@ -108,9 +108,7 @@ class ActForm(forms.Form):
             raise
 
     def carry_out(self, run_id: int, by: AbstractUser, command_id: UUID) -> Done:
-        return runs.act(
-            run_id=run_id, command=self.command(), by=by, command_id=command_id, proof=self.proof
-        )
+        return runs.act(run_id=run_id, command=self.command(), by=by, command_id=command_id, proof=self.proof)
 
     def _mistakes(self) -> str:
         """All mistakes in one sentence each, for those who see only the message."""
