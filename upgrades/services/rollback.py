@@ -12,15 +12,17 @@ from django.contrib.auth.models import AbstractUser
 from django.db import transaction
 from django.utils import timezone
 
+from upgrades.adapters import event_store
 from upgrades.domain import rollback as way
 from upgrades.domain import run as core
+from upgrades.domain import run_events as e
 from upgrades.domain.refusal import GateClosed, NotAllowed, OutOfTurn
 from upgrades.domain.rollback import Choice
 from upgrades.domain.wording import checked
-from upgrades.models import ProcedureVersion
+from upgrades.models import CommandReceipt, ProcedureVersion
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import claims, runs, starting
-from upgrades.services.people import actor_for
+from upgrades.services.people import actor_for, actor_id
 from upgrades.services.runs import Done, NoSuchRun
 
 
@@ -47,6 +49,20 @@ def start_rollback(
     except NotAllowed as refusal:
         runs.record_refusal(run_id, core.RollBack(by_run=0, procedure=procedure, reason=reason), by, refusal)
         raise
+
+
+def started_by(command_id: str, run_id: int, by: AbstractUser) -> Done | None:
+    """The rollback that this command started from the run already; None when there is none, or it was somebody else's."""
+    try:
+        receipt = CommandReceipt.objects.filter(pk=UUID(command_id), actor_id=actor_id(by)).first()
+    except ValueError:
+        return None
+    if receipt is None or receipt.run_id is None:
+        return None
+    first = event_store.load(receipt.run_id)[0].event
+    if not isinstance(first, e.RunStarted) or first.takes_back != run_id:
+        return None
+    return Done(receipt.run_id, receipt.seq, repeated=True)
 
 
 def _start(run_id: int, stated: Stated, wanted: str, reason: str, by: AbstractUser, command_id: UUID) -> Done:

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods
 from upgrades.domain.refusal import BadInput, Refused
 from upgrades.queries.rollback import RollbackPage, rollback_page
 from upgrades.queries.run_page import seen_by
-from upgrades.services.rollback import Stated, start_rollback
+from upgrades.services.rollback import Stated, start_rollback, started_by
 from upgrades.web.answers import answer_refusal, status_of
 from upgrades.web.forms import Hidden, reason_field
 
@@ -76,6 +76,9 @@ def roll_back(request: HttpRequest, run_id: int) -> HttpResponse:
     try:
         page = rollback_page(run_id, seen.roles, **_answers(sent))
     except Refused as refusal:
+        before = started_by(sent.get("command_id", ""), run_id, user) if request.method == "POST" else None
+        if before is not None:  # the same form, sent twice
+            return HttpResponseRedirect(reverse("show-run", args=[before.run]), status=303)
         return _told(request, run_id, refusal)
     if request.method != "POST":
         return _show(request, page, RollbackForm(page, initial=_initial(page, sent)))
