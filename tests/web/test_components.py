@@ -98,8 +98,11 @@ def test_no_template_has_styles_or_handlers_inside():
     forbidden = re.compile(
         r"<style|\sstyle=|\son[a-z]+=|hx-on|\bjs:|javascript:|\|safe\b|urlize", re.IGNORECASE
     )
-    found = {str(file): forbidden.findall(file.read_text()) for file in TEMPLATES.rglob("*.html")}
-    assert {file: hits for file, hits in found.items() if hits} == {}
+    found = {file: forbidden.findall(file.read_text()) for file in TEMPLATES.rglob("*.html")}
+    # The report is a file that is read without us, so it brings its one style sheet along; it is never served as a page.
+    report = TEMPLATES / "upgrades" / "audit" / "report.html"
+    assert found.pop(report) == ["<style"]
+    assert {str(file): hits for file, hits in found.items() if hits} == {}
 
 
 def test_every_element_that_acts_through_htmx_has_its_nonce():
