@@ -194,10 +194,10 @@ def test_what_contradicts_a_verdict_holds_the_run(contradiction):
     contradiction(scene)
     assert scene.state.status is RunStatus.HELD
     assert len(scene.events(run_events.VerdictContradicted)) == 1
-    scene.sign()
     with pytest.raises(OutOfTurn, match="on hold"):
-        scene.begin()
+        scene.sign()
     scene.resume()
+    scene.sign()
     assert scene.begin()
 
 

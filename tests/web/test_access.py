@@ -37,6 +37,7 @@ EXPECTED = {
     "environment-board": (200, 405),
     "start-run": ((200, 403, 403, 403, 403), (400, 403, 403, 403, 403)),
     "plan": (200, 400),
+    "policies": (200, 400),
     "members": (200, (403, 403, 403, 403, 409)),
     "simulated": (405, 404),
     "edit-environment": (CHANGES, CHANGED),
@@ -50,6 +51,7 @@ EXPECTED = {
     "runs": (200, 405),
     "show-run": (200, 405),
     "run-board": (200, 405),
+    "run-presence": (200, 405),
     "run-evidence": (404, 405),
     "run-record": (200, 405),
     "roll-back": (409, 409),
@@ -63,6 +65,9 @@ EXPECTED = {
     "audit-record": (READS, 405),
     "audit-check": (405, READS),
     "approvals": (200, 405),
+    "approvals-board": (200, 405),
+    "approvals-count": (200, 405),
+    "approval": (404, 404),  # the first step has none
     "procedures": (200, 405),
     "procedure": (200, 405),
     "account_login": (302, 302),
@@ -125,6 +130,7 @@ def filled(pattern, environment, run):
     ids = {"environment_id": environment.pk, "run_id": run, "procedure": "config-server-ha", "version": 1}
     ids |= {"kind": "host", "record_id": host, "host_id": host, "form": "yaml", "draft_id": uuid4(), "pk": 1}
     ids |= {"evidence_id": 1, "verb": "note", "provider_id": "provider"}
+    ids |= {"step": "prerequisites", "gate": "approval"}
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda match: str(ids[match[1]]), pattern)
 
 
@@ -181,6 +187,7 @@ FIELDS = {
     "name": "target",
     "value": "8.5.102",
     "comment": "",
+    "to": "user:1",
 }
 
 
@@ -190,6 +197,7 @@ ABOUT_WHAT_IS_NOT_THERE = {
     "reject",
     "sign-deviation",
     "reject-deviation",
+    "review-override",
     "take-over",
     "close-burden",
 }

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, assert_never
 
+from upgrades.domain import policy as policies
 from upgrades.domain import run_events as e
 from upgrades.domain.condition import Fact, holds
 from upgrades.domain.event_rule import Kind, Observation, RuleResult, follow_rule
+from upgrades.domain.policy import Policy, Signer
 from upgrades.domain.procedure import (
     ApprovalGate,
     CheckGate,
@@ -31,7 +33,7 @@ from upgrades.domain.procedure import (
 )
 from upgrades.domain.record import digest
 from upgrades.domain.run_events import Recorded
-from upgrades.domain.run_state import GateState, RunState, StepStatus
+from upgrades.domain.run_state import GateState, RunState, StepStatus, barred
 from upgrades.domain.verdict import Value, Verdict, cannot_tell, failed, met, waiting
 from upgrades.domain.wording import fill
 
@@ -46,9 +48,8 @@ def verdict(procedure: Procedure, state: RunState, step: Step, gate: Gate) -> Ve
     recorded = state.gate(step.id, gate.id)
     if recorded.overridden_by:
         deviation = state.deviations[recorded.overridden_by]
-        return met(
-            f"Overridden as deviation {deviation.number}: {deviation.reason}", f"deviation {deviation.number}"
-        )
+        how = "Emergency override, deviation" if deviation.is_emergency else "Overridden as deviation"
+        return met(f"{how} {deviation.number}: {deviation.reason}", f"deviation {deviation.number}")
     match gate:
         case ConfirmGate():
             return _confirm(recorded)
@@ -294,10 +295,9 @@ def way_back_items(
 # Approvals.
 
 
-def policy_of(state: RunState, policy: str) -> tuple[str, int]:
-    """Role and number of signatures that the environment's policy asks for (as it was when the run started)."""
-    stated: dict[str, Any] = state.started.policies.get(policy, {})
-    return str(stated.get("role", "approver")), int(stated.get("signatures", 1))
+def policy_of(state: RunState, name: str) -> Policy:
+    """What the environment's policy of that name asks for, as it was when the run started."""
+    return policies.policy_in(state.started.policies, name)
 
 
 def shown(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate) -> dict[str, Any]:
@@ -309,6 +309,7 @@ def shown(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate)
         for recorded in state.gates[key].evidence
         if isinstance(recorded.event, e.EvidenceAttached)
     ]
+    rounds = state.gate(step.id, gate.id).rounds
     return {
         "procedure": procedure.text_hash,
         "step": step.id,
@@ -320,6 +321,8 @@ def shown(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate)
             [other.id, found.value, found.reason] for other, found in verdicts(procedure, state, step, others)
         ],
         "evidence": evidence,
+        # Left out of the first request, so that signatures of earlier releases keep their digest.
+        **({"request": rounds} if rounds > 1 else {}),
     }
 
 
@@ -327,35 +330,92 @@ def shown_digest(procedure: Procedure, state: RunState, step: Step, gate: Approv
     return digest(shown(procedure, state, step, gate))
 
 
+def shown_ahead(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate) -> dict[str, Any]:
+    """What a signature covers that is given before its step's turn: the plan, not what is still to be seen.
+
+    The text, the step, the servers, and the answers of the start dialog. Facts, exposures and evidence are still to
+    come; the step's other gates answer for them when it begins.
+    """
+    answers = {item.name: state.facts.get(item.name) for item in procedure.parameters}
+    rounds = state.gate(step.id, gate.id).rounds
+    return {
+        "ahead": True,
+        "procedure": procedure.text_hash,
+        "step": step.id,
+        "visit": state.visit(step.id),
+        "gate": gate.id,
+        "servers": {role: [bound.application, bound.host] for role, bound in state.started.bindings.items()},
+        "answers": answers,
+        **({"request": rounds} if rounds > 1 else {}),
+    }
+
+
+def is_ahead(state: RunState, step: Step) -> bool:
+    """Whether the run has still to come to the step for the first time."""
+    return not state.is_over and step.id not in state.steps and not step.aside
+
+
+def digest_to_sign(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate) -> str:
+    """The digest that a signature has to carry now: of everything that is shown, or ahead of its turn of the plan."""
+    if is_ahead(state, step):
+        return digest(shown_ahead(procedure, state, step, gate))
+    return shown_digest(procedure, state, step, gate)
+
+
 def valid_signatures(
     procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate
 ) -> tuple[Recorded, ...]:
-    """The signatures that count now: bound to what is shown, not lapsed, one a person."""
+    """The signatures that count now: bound to what is shown, not lapsed, one a person, by nobody who worked on the run."""
     recorded = state.gate(step.id, gate.id)
+    if not recorded.signatures:
+        return ()
     now = shown_digest(procedure, state, step, gate)
+    plan = ""
+    if policy_of(state, gate.policy).ahead:
+        plan = digest(shown_ahead(procedure, state, step, gate))
     counted: dict[str, Recorded] = {}
     for signature in recorded.signatures:
         event = signature.event
         if (
             isinstance(event, e.ApprovalSigned)
-            and event.digest == now
+            and event.digest == (plan if event.ahead else now)
             and signature.by.id not in recorded.lapsed
+            and not barred(state, signature.by.id)
         ):
             counted[signature.by.id] = signature
     return tuple(counted.values())
 
 
+def signer_of(signature: Recorded) -> Signer:
+    """The person and the rights under which a signature was given, as they were then."""
+    event = signature.event
+    if not isinstance(event, e.ApprovalSigned | e.DeviationSigned):
+        raise TypeError(event.kind)
+    if event.for_id:
+        return Signer(signature.by.id, frozenset(event.for_roles), event.for_id)
+    return Signer(signature.by.id, frozenset(signature.by.roles), signature.by.id)
+
+
+def signers(signatures: Iterable[Recorded]) -> list[Signer]:
+    return [signer_of(signature) for signature in signatures]
+
+
 def _approval(
     procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate, recorded: GateState
 ) -> Verdict:
-    role, needed = policy_of(state, gate.policy)
-    if needed == 0:
+    policy = policy_of(state, gate.policy)
+    if not policy.needs:
         return met("The environment's policy asks for no signature here.", "policy")
     if recorded.rejection is not None and isinstance(recorded.rejection.event, e.ApprovalRejected):
         return failed(f"Rejected by {recorded.rejection.by.name}: {recorded.rejection.event.reason}")
+    if recorded.expired is not None:
+        return failed("Nobody decided in time. An operator asks again, when it is wanted still.")
     signed = valid_signatures(procedure, state, step, gate)
     names = ", ".join(signature.by.name for signature in signed)
-    if len(signed) >= needed:
+    lacking = policies.missing(policy, signers(signed))
+    if not lacking:
         return met(f"Signed by {names}.", *(f"event {signature.seq}" for signature in signed))
-    have = f"{len(signed)} of {needed} signed ({names})" if signed else f"0 of {needed} signed"
-    return waiting(f"{have}; a person with the role {role} signs who has not worked on this run.")
+    count = policy.needed - sum(need.signatures for need in lacking)
+    have = f"{count} of {policy.needed} signed ({names})" if names else f"0 of {policy.needed} signed"
+    whom = " and ".join(need.whom for need in lacking)
+    return waiting(f"{have}; a person of {whom} signs who has not worked on this run.")

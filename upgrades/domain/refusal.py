@@ -19,6 +19,12 @@ class OutOfTurn(Refused):
     code = "out-of-turn"
 
 
+class ContentChanged(OutOfTurn):
+    """What was to be signed is not what its reader saw any more."""
+
+    code = "content-changed"
+
+
 class GateClosed(Refused):
     """A gate is not met, so what lies behind it cannot begin or end."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from upgrades.domain import run_events as e
@@ -17,12 +17,16 @@ from upgrades.domain.answers import answer_of
 from upgrades.domain.condition import Fact, holds
 from upgrades.domain.event_rule import APPLICATION_STARTED, RuleResult
 from upgrades.domain.gates import (
+    digest_to_sign,
+    is_ahead,
     policy_of,
     rule_result,
-    shown_digest,
+    signers,
     valid_signatures,
+    verdict,
     verdicts,
 )
+from upgrades.domain.policy import DEVIATION, Policy, Result, Signer, adds, missing, only_holder_acts
 from upgrades.domain.procedure import (
     ApprovalGate,
     ClientsGate,
@@ -43,15 +47,17 @@ from upgrades.domain.procedure import (
     PutOnHold,
     Step,
 )
-from upgrades.domain.refusal import BadInput, GateClosed, NotAllowed, OutOfTurn
+from upgrades.domain.refusal import BadInput, ContentChanged, GateClosed, NotAllowed, OutOfTurn
 from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
 from upgrades.domain.run_state import (
     Burden,
+    Deviation,
     GateState,
     RunState,
     RunStatus,
     StepState,
     StepStatus,
+    barred,
     evolve,
     watch_id,
     watch_key,
@@ -117,6 +123,33 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskAgain:
+    """A request that was rejected, or that ran out of time, is made anew."""
+
+    step: str
+    visit: int
+    gate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeStep:
+    step: str
+    visit: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    """`to` is the other operator, as the environment knows this person now."""
+
+    step: str
+    visit: int
+    to: Actor
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
     step: str
     visit: int
@@ -149,6 +182,24 @@ class AskDeviation:
     reason: str
     gate: str = ""
     doubt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskOverride:
+    """Emergency: go on without the signatures of an approval, because nobody is there to give them."""
+
+    step: str
+    visit: int
+    gate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewOverride:
+    """An auditor closes the review of an emergency override; also when the run is over."""
+
+    number: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,11 +265,16 @@ Command = (
     | Attach
     | Sign
     | Reject
+    | AskAgain
+    | TakeStep
+    | HandOver
     | Restart
     | Hold
     | Resume
     | AddNote
     | AskDeviation
+    | AskOverride
+    | ReviewOverride
     | CorrectFact
     | SignDeviation
     | RejectDeviation
@@ -243,6 +299,8 @@ def decide(procedure: Procedure, state: RunState, command: Command, by: Actor) -
             return _report(procedure, state, events)
         case TakeOver() | CloseBurden():
             return _burdens(state, command, by)
+        case ReviewOverride():
+            return _review(state, command, by)
     if state.is_over:
         raise OutOfTurn(
             f"This run is over ({state.ending}). Nothing can be added to it; its record stays as it is."
@@ -262,24 +320,68 @@ def _need(by: Actor, role: str, act: str) -> None:
         )
 
 
-def barred(state: RunState, by_id: str) -> str:
-    """Why this person may not approve anything in this run; empty when nothing stands against it (section 7)."""
-    if by_id == state.starter.id:
-        return "whoever started the run may not approve it"
-    if by_id in state.authors:
-        return "an author of this procedure version may not approve its runs"
-    if by_id in state.executors:
-        return "whoever carried out a part of the run may not approve it"
-    return ""
+def _need_second(state: RunState, by: Actor, policy: Policy, act: str) -> list[Signer]:
+    """The rights under which this person may decide: the own ones, then those of people whose deputy he is.
 
-
-def _need_second(state: RunState, by: Actor, role: str, act: str) -> None:
-    _need(by, role, act)
-    why = barred(state, by.id)
+    A deputy is bound twice: neither he nor whom he stands in for may have a hand in the run.
+    """
     if by.kind != "person":
-        why = "only a person can sign"
+        raise NotAllowed(f"{by.name} may not {act}: only a person can sign.")
+    able = [one for one in _rights(state, by) if one.rights & set(policy.rights)]
+    if not able:
+        raise NotAllowed(
+            f"{by.name} may not {act}: that takes {_or(policy)} in this environment. "
+            "An administrator of the environment can give it."
+        )
+    why = barred(state, by.id)
     if why:
-        raise NotAllowed(f"{by.name} may not {act}: {why}. Ask another person with the role {role}.")
+        raise NotAllowed(f"{by.name} may not {act}: {why}. Ask another person of {_or(policy)}.")
+    return able
+
+
+def _or(policy: Policy) -> str:
+    return " or ".join(need.whom for need in policy.needs)
+
+
+def _rights(state: RunState, by: Actor) -> list[Signer]:
+    absent = [person for person in by.stands_for if not barred(state, person.id)]
+    return [
+        Signer(by.id, frozenset(by.roles), by.id),
+        *(Signer(by.id, frozenset(person.roles), person.id) for person in absent),
+    ]
+
+
+def _signs_for(by: Actor, signer: Signer) -> dict[str, Any]:
+    """What a signature says of the person that a deputy stands in for."""
+    person = next((one for one in by.stands_for if one.id == signer.right_of), None)
+    if signer.right_of == by.id or person is None:
+        return {}
+    return {"for_id": person.id, "for_name": person.name, "for_roles": sorted(person.roles)}
+
+
+def _useful(policy: Policy, signed: Iterable[Recorded], able: list[Signer], what: str) -> Signer:
+    """Under which of the rights of `able` this signature brings the policy nearer to being filled."""
+    there = signers(signed)
+    lacking = missing(policy, there)
+    if not lacking:
+        raise OutOfTurn(f"{what} has all the signatures that it needs. Nothing was signed.")
+    for one in able:
+        if adds(policy, there, one):
+            return one
+    whom = " and ".join(f"{need.signatures} of {need.whom}" for need in lacking)
+    raise OutOfTurn(f"{what} still needs {whom}; your signature cannot be one of these. Nothing was signed.")
+
+
+def _holds(state: RunState, step: Step, at: StepState, by: Actor) -> None:
+    """Where the policy says so, nobody but its holder acts on a step of a live run."""
+    holder = at.holder
+    if state.started.rehearsal or by.kind != "person" or holder is None or holder.id == by.id:
+        return
+    if only_holder_acts(state.started.policies):
+        raise OutOfTurn(
+            f"{holder.name} holds “{fill(step.title, state.facts)}”. Take the step over, with a reason, "
+            "or ask for it to be handed over."
+        )
 
 
 def _not_signer(state: RunState, step: Step, by: Actor) -> None:
@@ -334,6 +436,7 @@ def _begin(procedure: Procedure, state: RunState, command: Begin, by: Actor) -> 
     _need(by, "operator", "begin a step")
     step, at = _current(procedure, state, command.step, command.visit)
     _not_signer(state, step, by)
+    _holds(state, step, at, by)
     _not_held(state)
     if at.status is StepStatus.BEGUN:
         return []
@@ -372,6 +475,7 @@ def _complete(procedure: Procedure, state: RunState, command: Complete, by: Acto
         return []
     step, at = _current(procedure, state, command.step, command.visit)
     _not_signer(state, step, by)
+    _holds(state, step, at, by)
     _not_held(state)
     if at.status is not StepStatus.BEGUN:
         raise OutOfTurn(f"“{fill(step.title, state.facts)}” has not begun yet. Begin it first.")
@@ -386,6 +490,7 @@ def _confirm(procedure: Procedure, state: RunState, command: Confirm, by: Actor)
     _need(by, "operator", "confirm a gate")
     step, at = _current(procedure, state, command.step, command.visit)
     _not_signer(state, step, by)
+    _holds(state, step, at, by)
     gate = step.gate(command.gate)
     if not isinstance(gate, ConfirmGate | ClientsGate):
         raise BadInput(f"“{command.gate}” of this step is not something that a person confirms.", "gate")
@@ -402,6 +507,7 @@ def _attach(procedure: Procedure, state: RunState, command: Attach, by: Actor) -
     _need(by, "operator", "attach evidence")
     step, at = _current(procedure, state, command.step, command.visit)
     _not_signer(state, step, by)
+    _holds(state, step, at, by)
     text = checked(command.text, what="The text")
     form = "file" if command.sha256 else "text"
     if command.gate:
@@ -428,47 +534,210 @@ def _attach(procedure: Procedure, state: RunState, command: Attach, by: Actor) -
 
 
 def _approval_gate(
-    procedure: Procedure, state: RunState, step_id: str, visit: int, gate_id: str
-) -> tuple[Step, StepState, ApprovalGate]:
-    step, at = _current(procedure, state, step_id, visit)
-    gate = step.gate(gate_id)
+    procedure: Procedure, state: RunState, command: Sign | Reject | AskAgain | AskOverride
+) -> tuple[Step, ApprovalGate]:
+    """The approval that is meant: of the current step before it begins, or ahead of its turn where that may be."""
+    step = procedure.step(command.step) if procedure.has_step(command.step) else None
+    if step is not None and is_ahead(state, step):
+        gate = step.gate(command.gate)
+        if isinstance(gate, ApprovalGate) and policy_of(state, gate.policy).ahead and command.visit == 1:
+            return step, gate
+    step, at = _current(procedure, state, command.step, command.visit)
+    gate = step.gate(command.gate)
     if not isinstance(gate, ApprovalGate):
-        raise BadInput(f"“{gate_id}” of this step is no approval.", "gate")
+        raise BadInput(f"“{command.gate}” of this step is no approval.", "gate")
     if at.status is not StepStatus.CURRENT:
         raise OutOfTurn(f"“{fill(step.title, state.facts)}” has begun already; its approval is settled.")
-    return step, at, gate
+    return step, gate
+
+
+def _undecided(state: RunState, step: Step, gate: ApprovalGate) -> None:
+    recorded = state.gate(step.id, gate.id)
+    again = "An operator can ask again, with a reason; then it can be signed."
+    if recorded.rejection is not None:
+        raise OutOfTurn(f"{recorded.rejection.by.name} rejected this request. {again}")
+    if recorded.expired is not None:
+        raise OutOfTurn(f"This request was not decided in time. {again}")
 
 
 def _sign(procedure: Procedure, state: RunState, command: Sign, by: Actor) -> list[RunEvent]:
-    step, at, gate = _approval_gate(procedure, state, command.step, command.visit, command.gate)
-    role, _ = policy_of(state, gate.policy)
-    _need_second(state, by, role, "approve this step")
-    if command.digest != shown_digest(procedure, state, step, gate):
-        raise OutOfTurn(
+    step, gate = _approval_gate(procedure, state, command)
+    policy = policy_of(state, gate.policy)
+    able = _need_second(state, by, policy, "approve this step")
+    signed = valid_signatures(procedure, state, step, gate)
+    if any(signature.by.id == by.id for signature in signed):
+        return []
+    _undecided(state, step, gate)
+    _not_held(state)
+    if command.digest != digest_to_sign(procedure, state, step, gate):
+        raise ContentChanged(
             "What you were about to sign has changed since you opened it. Nothing was signed; read it again."
         )
-    if any(signature.by.id == by.id for signature in valid_signatures(procedure, state, step, gate)):
-        return []
-    comment = checked(command.comment, what="The comment")
+    signer = _useful(policy, signed, able, f"“{fill(step.title, state.facts)}”")
     return [
-        e.ApprovalSigned(step=step.id, visit=at.visit, gate=gate.id, digest=command.digest, comment=comment)
+        e.ApprovalSigned(
+            step=step.id,
+            visit=state.visit(step.id),
+            gate=gate.id,
+            digest=command.digest,
+            comment=checked(command.comment, what="The comment"),
+            ahead=is_ahead(state, step),
+            **_signs_for(by, signer),
+        )
     ]
 
 
 def _reject(procedure: Procedure, state: RunState, command: Reject, by: Actor) -> list[RunEvent]:
-    step, at, gate = _approval_gate(procedure, state, command.step, command.visit, command.gate)
-    role, _ = policy_of(state, gate.policy)
-    _need_second(state, by, role, "reject this step")
+    step, gate = _approval_gate(procedure, state, command)
+    _need_second(state, by, policy_of(state, gate.policy), "reject this step")
+    _undecided(state, step, gate)
     reason = checked(command.reason, what="The reason", least=REASON)
     return [
-        e.ApprovalRejected(step=step.id, visit=at.visit, gate=gate.id, digest=command.digest, reason=reason)
+        e.ApprovalRejected(
+            step=step.id,
+            visit=state.visit(step.id),
+            gate=gate.id,
+            digest=command.digest,
+            reason=reason,
+        )
     ]
+
+
+def _ask_again(procedure: Procedure, state: RunState, command: AskAgain, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "ask for an approval again")
+    step, gate = _approval_gate(procedure, state, command)
+    recorded = state.gate(step.id, gate.id)
+    if recorded.rejection is None and recorded.expired is None:
+        raise OutOfTurn("This request is open still; there is nothing to ask again.")
+    reason = checked(command.reason, what="The reason", least=REASON)
+    return [e.ApprovalAsked(step=step.id, visit=state.visit(step.id), gate=gate.id, reason=reason)]
+
+
+# Who holds a step.
+
+
+def _take_step(procedure: Procedure, state: RunState, command: TakeStep, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "take a step")
+    step, at = _current(procedure, state, command.step, command.visit)
+    _not_signer(state, step, by)
+    if at.holder is not None and at.holder.id == by.id:
+        return []
+    least = 0 if at.holder is None else REASON
+    reason = checked(command.reason, what="The reason", least=least)
+    return [e.StepTaken(step=step.id, visit=at.visit, reason=reason)]
+
+
+def _hand_over(procedure: Procedure, state: RunState, command: HandOver, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "hand a step over")
+    step, at = _current(procedure, state, command.step, command.visit)
+    if at.holder is None or at.holder.id != by.id:
+        raise OutOfTurn(
+            f"{by.name} does not hold “{fill(step.title, state.facts)}”, so it cannot be handed over."
+        )
+    if command.to.id == by.id:
+        raise BadInput("Choose another person; this step is yours already.", "to")
+    if "operator" not in command.to.roles:
+        raise BadInput(f"{command.to.name} does not have the role operator in this environment.", "to")
+    _not_signer(state, step, command.to)
+    reason = checked(command.reason, what="The reason")
+    return [
+        e.StepHandedOver(
+            step=step.id, visit=at.visit, to_id=command.to.id, to_name=command.to.name, reason=reason
+        )
+    ]
+
+
+# Emergencies.
+
+
+def _ask_override(procedure: Procedure, state: RunState, command: AskOverride, by: Actor) -> list[RunEvent]:
+    _need(by, "operator", "ask for an emergency override")
+    step, gate = _approval_gate(procedure, state, command)
+    _overridable(procedure, state, step, gate)
+    reason = checked(command.reason, what="The reason", least=REASON)
+    if any(
+        item.is_open and item.is_emergency and (item.step, item.gate) == (step.id, gate.id)
+        for item in state.deviations.values()
+    ):
+        raise OutOfTurn(
+            "An emergency override of this approval is asked for already; it waits for a second person."
+        )
+    return [
+        e.DeviationAsked(
+            number=len(state.deviations) + 1,
+            what="emergency",
+            step=step.id,
+            visit=state.visit(step.id),
+            gate=gate.id,
+            reason=reason,
+        )
+    ]
+
+
+def _overridable(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate) -> None:
+    if not policy_of(state, gate.policy).override:
+        raise NotAllowed("The policy of this environment does not allow emergency overrides here.")
+    if is_ahead(state, step):
+        raise OutOfTurn("There is no emergency before the run comes to this step.")
+    rejection = state.gate(step.id, gate.id).rejection
+    if rejection is not None:
+        raise NotAllowed(
+            f"{rejection.by.name} rejected this step. An emergency override is for when nobody can decide; "
+            "it does not go over a decision."
+        )
+    if verdict(procedure, state, step, gate).is_met:
+        raise OutOfTurn("This step is approved; there is nothing to override.")
+
+
+SECONDS = ("approver", "administrator", "operator")  # who may be the second person of an emergency
+
+
+def _sign_override(
+    procedure: Procedure, state: RunState, deviation: Deviation, command: SignDeviation, by: Actor
+) -> list[RunEvent]:
+    """The second person is nobody who has a hand in the run; a role in the team is enough, for nobody else is there."""
+    act = "sign an emergency override"
+    if by.kind != "person" or not set(by.roles) & set(SECONDS):
+        raise NotAllowed(f"{by.name} may not {act}: that takes the role {' or '.join(SECONDS)}.")
+    why = barred(state, by.id) or (
+        "whoever asked for it cannot sign" if by.id == deviation.asked_by.id else ""
+    )
+    if why:
+        raise NotAllowed(f"{by.name} may not {act}: {why}. Ask somebody who has not worked on this run.")
+    step, at = _current(procedure, state, deviation.step, deviation.visit)
+    gate = step.gate(deviation.gate)
+    if at.status is not StepStatus.CURRENT or not isinstance(gate, ApprovalGate):
+        raise OutOfTurn(f"“{fill(step.title, state.facts)}” has begun already; there is nothing to override.")
+    _overridable(procedure, state, step, gate)
+    comment = checked(command.comment, what="The comment", least=REASON)
+    return [e.DeviationSigned(number=deviation.number, comment=comment)]
+
+
+def _review(state: RunState, command: ReviewOverride, by: Actor) -> list[RunEvent]:
+    if by.kind != "person" or "auditor" not in by.roles:
+        raise NotAllowed(f"{by.name} may not close the review: that takes the role auditor.")
+    deviation = state.deviations.get(command.number)
+    if deviation is None or not deviation.is_emergency or not deviation.signed:
+        raise BadInput(f"Number {command.number} is no emergency override of this run.", "number")
+    if deviation.review is not None:
+        raise OutOfTurn(f"{deviation.review.by.name} closed this review already.")
+    return [
+        e.OverrideReviewed(number=deviation.number, text=checked(command.text, what="The text", least=REASON))
+    ]
+
+
+def _never_waived(state: RunState, step: Step, command: AskDeviation) -> str:
+    """The gate that a deviation would waive though the policy says that none does; empty when there is none."""
+    policy = policy_of(state, DEVIATION)
+    gates = [gate.id for gate in step.all_gates] if command.what == "skip" else [command.gate]
+    return next((gate for gate in gates if policy.never_waives(step.id, gate)), "")
 
 
 def _restart(procedure: Procedure, state: RunState, command: Restart, by: Actor) -> list[RunEvent]:
     _need(by, "operator", "begin a step again")
     step, at = _current(procedure, state, command.step, command.visit)
     _not_signer(state, step, by)
+    _holds(state, step, at, by)
     _not_held(state)
     if at.status is not StepStatus.BEGUN:
         raise OutOfTurn(f"“{fill(step.title, state.facts)}” has not begun yet, so it cannot begin again.")
@@ -502,6 +771,7 @@ def _note(_: Procedure, state: RunState, command: AddNote, by: Actor) -> list[Ru
 def _ask_deviation(procedure: Procedure, state: RunState, command: AskDeviation, by: Actor) -> list[RunEvent]:
     _need(by, "operator", "ask for a deviation")
     step, at = _current(procedure, state, command.step, command.visit)
+    _holds(state, step, at, by)
     reason = checked(command.reason, what="The reason", least=REASON)
     gate = step.gate(command.gate)
     match command.what:
@@ -510,6 +780,11 @@ def _ask_deviation(procedure: Procedure, state: RunState, command: AskDeviation,
         case "override" if isinstance(gate, ApprovalGate):
             raise NotAllowed(
                 "An approval cannot be overridden by a deviation: another person signs, or nobody does."
+            )
+        case "override" | "skip" if gate_id := _never_waived(state, step, command):
+            raise NotAllowed(
+                f"The policy for deviations of this environment never waives “{gate_id}”. "
+                "Meet it, or go another way."
             )
         case "doubt" if not _is_doubt(step, state, command.doubt):
             raise BadInput("Choose the gap or the line that is to be set aside.", "doubt")
@@ -565,7 +840,15 @@ def _is_doubt(step: Step, state: RunState, seq: int) -> bool:
     return any(doubt.seq == seq for result in results for doubt in result.doubts)
 
 
-def _open_deviation(state: RunState, number: int) -> Any:
+def _may_reject(state: RunState, deviation: Deviation, by: Actor) -> None:
+    policy = policy_of(state, DEVIATION)
+    rights = set().union(*(one.rights for one in _rights(state, by)))
+    allowed = SECONDS if deviation.is_emergency else policy.rights
+    if by.kind != "person" or not rights & set(allowed):
+        raise NotAllowed(f"{by.name} may not reject a deviation: that takes {_or(policy)}.")
+
+
+def _open_deviation(state: RunState, number: int) -> Deviation:
     deviation = state.deviations.get(number)
     if deviation is None:
         raise BadInput(f"This run has no deviation {number}.", "number")
@@ -580,9 +863,21 @@ def _sign_deviation(
     procedure: Procedure, state: RunState, command: SignDeviation, by: Actor
 ) -> list[RunEvent]:
     deviation = _open_deviation(state, command.number)
-    role, _ = policy_of(state, "deviation")
-    _need_second(state, by, role, "sign a deviation")
-    signed = e.DeviationSigned(number=deviation.number, comment=checked(command.comment, what="The comment"))
+    if deviation.is_emergency:
+        return _sign_override(procedure, state, deviation, command, by)
+    policy = policy_of(state, DEVIATION)
+    able = _need_second(state, by, policy, "sign a deviation")
+    if any(signature.by.id == by.id for signature in deviation.signatures):
+        return []
+    signer = _useful(policy, deviation.signatures, able, f"Deviation {deviation.number}")
+    signed = e.DeviationSigned(
+        number=deviation.number,
+        comment=checked(command.comment, what="The comment"),
+        decides=not missing(policy, [*signers(deviation.signatures), signer]),
+        **_signs_for(by, signer),
+    )
+    if not signed.decides:
+        return [signed]
     if deviation.what == "correct":
         parameter = next(item for item in procedure.parameters if item.name == deviation.fact)
         value = answer_of(parameter, deviation.value, state.facts)
@@ -598,8 +893,8 @@ def _sign_deviation(
 
 def _reject_deviation(_: Procedure, state: RunState, command: RejectDeviation, by: Actor) -> list[RunEvent]:
     deviation = _open_deviation(state, command.number)
-    role, _needed = policy_of(state, "deviation")
-    _need(by, role, "reject a deviation")
+    if by.id != deviation.asked_by.id:  # whoever asked may withdraw it
+        _may_reject(state, deviation, by)
     reason = checked(command.reason, what="The reason", least=3)
     return [e.DeviationRejected(number=deviation.number, reason=reason)]
 
@@ -680,6 +975,10 @@ _HANDLERS: dict[type, Callable[..., list[RunEvent]]] = {
     Attach: _attach,
     Sign: _sign,
     Reject: _reject,
+    AskAgain: _ask_again,
+    TakeStep: _take_step,
+    HandOver: _hand_over,
+    AskOverride: _ask_override,
     Restart: _restart,
     Hold: _hold,
     Resume: _resume,
@@ -964,9 +1263,9 @@ def advance(procedure: Procedure, state: RunState) -> list[RunEvent]:
 
 
 def settle(procedure: Procedure, state: RunState, at: datetime) -> list[RunEvent]:
-    """All rounds of `advance`: the events until the run stands still."""
+    """All rounds of `advance`, and what has run out by `at`: the events until the run stands still."""
     events: list[RunEvent] = []
-    while news := advance(procedure, state):
+    while news := advance(procedure, state) or overdue(procedure, state, at):
         for event in news:
             state = evolve(state, Recorded(state.seq + 1, at, WORKER, event))
         events += news
@@ -1051,28 +1350,115 @@ def _begun_step(procedure: Procedure, state: RunState) -> Step | None:
 
 
 def _lapses(procedure: Procedure, state: RunState) -> list[RunEvent]:
-    if state.current is None or state.steps[state.current].status is not StepStatus.CURRENT:
-        return []
-    step = procedure.step(state.current)
-    events: list[RunEvent] = []
-    for gate in step.needs:
-        if not isinstance(gate, ApprovalGate):
+    return [
+        e.ApprovalLapsed(step=step.id, visit=state.visit(step.id), gate=gate.id, signer=signer, reason=reason)
+        for step, gate in _open_approvals(procedure, state)
+        for signer, reason in _lapsed_signers(procedure, state, step, gate).items()
+    ]
+
+
+def _open_approvals(procedure: Procedure, state: RunState) -> list[tuple[Step, ApprovalGate]]:
+    """The approvals that can still be signed: of the current step, and of steps to come that were signed ahead."""
+    steps = [
+        step
+        for step in procedure.steps
+        if is_ahead(state, step)
+        or (step.id == state.current and state.steps[step.id].status is StepStatus.CURRENT)
+    ]
+    return [(step, gate) for step in steps for gate in step.needs if isinstance(gate, ApprovalGate)]
+
+
+def _lapsed_signers(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate) -> dict[str, str]:
+    recorded = state.gate(step.id, gate.id)
+    valid = {signature.by.id for signature in valid_signatures(procedure, state, step, gate)}
+    lapsed: dict[str, str] = {}
+    for signature in recorded.signatures:
+        name, signer = signature.by.name, signature.by.id
+        if signer in valid or signer in recorded.lapsed:
             continue
-        recorded = state.gate(step.id, gate.id)
-        valid = {signature.by.id for signature in valid_signatures(procedure, state, step, gate)}
-        signers = {signature.by.id: signature.by.name for signature in recorded.signatures}
-        events += [
-            e.ApprovalLapsed(
-                step=step.id,
-                visit=state.steps[step.id].visit,
-                gate=gate.id,
-                signer=signer,
-                reason=f"What {name} signed has changed since.",
-            )
-            for signer, name in signers.items()
-            if signer not in valid and signer not in recorded.lapsed
-        ]
+        if barred(state, signer):
+            lapsed[signer] = f"{name} has worked on the run since."
+        else:
+            lapsed[signer] = f"What {name} signed has changed since."
+    return lapsed
+
+
+# Time. It never approves anything.
+
+
+def due_at(procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate) -> datetime | None:
+    """When the open request for this approval runs out; None when it does not, or is none.
+
+    Where signatures lapse, the time runs from the first of them: without one there is nothing that could lapse.
+    """
+    policy, since = policy_of(state, gate.policy), state.asked_at(step.id, gate.id)
+    recorded = state.gate(step.id, gate.id)
+    if (
+        policy.expiry is None
+        or since is None
+        or recorded.rejection is not None
+        or recorded.expired is not None
+    ):
+        return None
+    if verdict(procedure, state, step, gate).is_met:
+        return None
+    if policy.expiry.result is Result.LAPSE:
+        signed = valid_signatures(procedure, state, step, gate)
+        if not signed:
+            return None
+        since = max(since, min(signature.at for signature in signed))
+    return since + timedelta(seconds=policy.expiry.after)
+
+
+def deviation_due_at(state: RunState, deviation: Deviation) -> datetime | None:
+    """When the open request for a deviation runs out."""
+    expiry = policy_of(state, DEVIATION).expiry
+    if expiry is None or not deviation.is_open:
+        return None
+    return deviation.asked_at + timedelta(seconds=expiry.after)
+
+
+def run_out(procedure: Procedure, state: RunState, at: datetime) -> list[RunEvent]:
+    """Everything that has run out by `at`, before anything else happens: who comes after the time finds it so."""
+    events: list[RunEvent] = []
+    while news := overdue(procedure, state, at):
+        for event in news:
+            state = evolve(state, Recorded(state.seq + 1, at, WORKER, event))
+        events += news
     return events
+
+
+def overdue(procedure: Procedure, state: RunState, at: datetime) -> list[RunEvent]:
+    """A request that has run out by `at`, and what the policies say then. One round; call it until nothing comes."""
+    if state.is_over:
+        return []
+    for step, gate in _open_approvals(procedure, state):
+        due, expiry = due_at(procedure, state, step, gate), policy_of(state, gate.policy).expiry
+        if due is not None and due <= at and expiry is not None:
+            return _expired(state, step, gate, expiry.after, expiry.result)
+    for deviation in state.deviations.values():
+        due = deviation_due_at(state, deviation)
+        if due is not None and due <= at:
+            reason = f"Nobody decided until {due:%Y-%m-%d %H:%M:%S} UTC. Ask again, when it is wanted still."
+            held = policy_of(state, DEVIATION).expiry
+            rejected = e.DeviationRejected(number=deviation.number, reason=reason)
+            stops = held is not None and held.result is Result.HOLD
+            return [rejected, *_hold_after(state, f"Deviation {deviation.number}", stops=stops)]
+    return []
+
+
+def _expired(state: RunState, step: Step, gate: ApprovalGate, after: int, result: Result) -> list[RunEvent]:
+    expired = e.ApprovalExpired(
+        step=step.id, visit=state.visit(step.id), gate=gate.id, after=after, result=result.value
+    )
+    title = f"The approval of “{fill(step.title, state.facts)}”"
+    return [expired, *_hold_after(state, title, stops=result is Result.HOLD)]
+
+
+def _hold_after(state: RunState, what: str, *, stops: bool) -> list[RunEvent]:
+    if not stops or state.status is RunStatus.HELD:
+        return []
+    return [e.RunHeld(reason=f"{what} was not decided in time. Find who can decide, then resume the run.")]
 
 
 def _branches(procedure: Procedure, state: RunState) -> list[RunEvent]:

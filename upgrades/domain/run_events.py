@@ -18,12 +18,17 @@ EVENT_FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acted, with name and roles as they were then. `kind` is person, worker or system."""
+    """Who acted, with name and roles as they were then. `kind` is person, worker or system.
+
+    Among the roles stand the groups (`group:database`). `stands_for` are those whose deputy this person is at this
+    moment; it is not stored with what the person does, a signature says itself for whom it was given.
+    """
 
     id: str
     name: str
     kind: str = "person"
     roles: tuple[str, ...] = ()
+    stands_for: tuple[Actor, ...] = ()
 
 
 WORKER = Actor(id="worker", name="Runbook worker", kind="worker")
@@ -260,6 +265,10 @@ class ApprovalSigned:
     digest: str
     comment: str = ""
     proof: str = ""
+    ahead: bool = False  # given before the step was current: it covers the plan alone (gates.shown_ahead)
+    for_id: str = ""  # a deputy signs for this person, under the roles of that person
+    for_name: str = ""
+    for_roles: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +291,51 @@ class ApprovalLapsed:
     gate: str
     signer: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalExpired:
+    """The request was not decided within `after` seconds. `result` is lapse, reject or hold; never more than that."""
+
+    kind: ClassVar[str] = "approval.expired"
+    step: str
+    visit: int
+    gate: str
+    after: int
+    result: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalAsked:
+    """After a rejection, or when time ran out, somebody asks again: a new request, for which nobody has signed."""
+
+    kind: ClassVar[str] = "approval.asked"
+    step: str
+    visit: int
+    gate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTaken:
+    """A person takes the step, with a reason when somebody else holds it."""
+
+    kind: ClassVar[str] = "step.taken"
+    step: str
+    visit: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepHandedOver:
+    """Who holds the step gives it to another operator."""
+
+    kind: ClassVar[str] = "step.handed-over"
+    step: str
+    visit: int
+    to_id: str
+    to_name: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,8 +421,8 @@ class BurdenInherited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviationAsked:
-    """`what` is skip (the step), override (the gate), doubt (the gap or line recorded as event `doubt`), or correct
-    (the fact becomes `value`)."""
+    """`what` is skip (the step), override (the gate), doubt (the gap or line recorded as event `doubt`), correct
+    (the fact becomes `value`), or emergency (go on without the signatures that `gate` asks for)."""
 
     kind: ClassVar[str] = "deviation.asked"
     number: int
@@ -384,10 +438,25 @@ class DeviationAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviationSigned:
+    """`decides`: with this signature the deviation has all that its policy asks for."""
+
     kind: ClassVar[str] = "deviation.signed"
     number: int
     comment: str = ""
     proof: str = ""
+    decides: bool = True
+    for_id: str = ""
+    for_name: str = ""
+    for_roles: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverrideReviewed:
+    """An auditor has looked into an emergency override and closes its review; the mark on the run stays."""
+
+    kind: ClassVar[str] = "override.reviewed"
+    number: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,6 +551,10 @@ RunEvent = (
     | ApprovalSigned
     | ApprovalRejected
     | ApprovalLapsed
+    | ApprovalExpired
+    | ApprovalAsked
+    | StepTaken
+    | StepHandedOver
     | AttemptRefused
     | FactSet
     | ExposureOpened
@@ -494,6 +567,7 @@ RunEvent = (
     | DeviationAsked
     | DeviationSigned
     | DeviationRejected
+    | OverrideReviewed
     | NoteAdded
     | RunHeld
     | RunResumed

@@ -50,6 +50,7 @@ class StepState:
     totals: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Fact] = field(default_factory=dict)
     begun_seq: int = 0  # of the event that began it; what was recorded before does not count
+    holder: Actor | None = None  # who carries it out: whoever began it, took it or was given it
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ class GateState:
     signatures: tuple[Recorded, ...] = ()
     lapsed: frozenset[str] = frozenset()  # ids of signers whose latest signature lapsed
     rejection: Recorded | None = None
+    expired: Recorded | None = None  # time ran out, and somebody has to ask again
+    asked_at: datetime | None = None  # when the present request began, if that was after the step was entered
+    rounds: int = 1  # requests so far
     observations: tuple[Observation, ...] = ()
     outcome: Recorded | None = None
     contradicted: frozenset[int] = frozenset()  # seq of the lines that contradicted the outcome
@@ -104,10 +108,16 @@ class Deviation:
     comment: str = ""
     fact: str = ""
     value: str = ""
+    signatures: tuple[Recorded, ...] = ()
+    review: Recorded | None = None
 
     @property
     def is_open(self) -> bool:
         return self.decided_by is None
+
+    @property
+    def is_emergency(self) -> bool:
+        return self.what == "emergency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +162,25 @@ class RunState:
         return self.started.procedure, self.started.procedure_version
 
     def gate(self, step: str, gate: str, visit: int | None = None) -> GateState:
+        """What is recorded for a gate; of a step that is still to come, for its first visit."""
         if visit is None:
-            at = self.steps.get(step)
-            visit = at.visit if at else 0
+            visit = self.visit(step)
         return self.gates.get((step, visit, gate), GateState())
+
+    def visit(self, step: str) -> int:
+        """The number of the step's latest visit, or of the first when the run has not come there yet."""
+        at = self.steps.get(step)
+        return at.visit if at else 1
+
+    @property
+    def emergencies(self) -> tuple[Deviation, ...]:
+        """The emergency overrides that were carried out: they mark the run for ever."""
+        return tuple(item for item in self.deviations.values() if item.is_emergency and item.signed)
+
+    def asked_at(self, step: str, gate: str) -> datetime | None:
+        """Since when the present request for an approval stands; None while the step is still to come."""
+        at = self.steps.get(step)
+        return None if at is None else self.gate(step, gate).asked_at or at.entered_at
 
     def application(self, role: str) -> str:
         return self.started.bindings[role].application
@@ -167,6 +192,20 @@ class RunState:
     def unowned(self) -> tuple[Burden, ...]:
         """The open exposures and duties that nobody has taken over."""
         return tuple(burden for burden in self.burdens.values() if burden.owner is None)
+
+
+def barred(state: RunState, by_id: str) -> str:
+    """Why this person may not approve anything in this run; empty when nothing stands against it (section 7)."""
+    if by_id == state.starter.id:
+        return "whoever started the run may not approve it"
+    if by_id in state.authors:
+        return "an author of this procedure version may not approve its runs"
+    if by_id in state.executors:
+        return "whoever carried out a part of the run may not approve it"
+    at = state.steps.get(state.current or "")
+    if at is not None and at.holder is not None and at.holder.id == by_id:
+        return "whoever holds the present step may not approve it"
+    return ""
 
 
 def watch_id(step: str, visit: int, gate: str) -> str:
@@ -184,6 +223,11 @@ def fold(history: Iterable[Recorded]) -> RunState:
     """The state after the whole history. The first event must be `RunStarted`."""
     events = iter(history)
     return reduce(evolve, events, begin(next(events)))
+
+
+def evolved(state: RunState, more: Iterable[Recorded]) -> RunState:
+    """The state after more of its history."""
+    return reduce(evolve, more, state)
 
 
 def begin(first: Recorded) -> RunState:
@@ -212,6 +256,7 @@ def evolve(state: RunState, recorded: Recorded) -> RunState:
 
 # Whoever caused one of these took part in the execution and may not approve it (design.md section 7).
 _EXECUTION = (
+    e.StepTaken,
     e.StepBegun,
     e.StepCompleted,
     e.StepRestarted,
@@ -234,11 +279,15 @@ def _apply(state: RunState, recorded: Recorded) -> RunState:
             return _gate(state, recorded)
         case e.ApprovalSigned() | e.ApprovalRejected() | e.ApprovalLapsed() | e.VerdictContradicted():
             return _gate(state, recorded)
+        case e.ApprovalExpired() | e.ApprovalAsked():
+            return _request(state, recorded)
+        case e.StepTaken() | e.StepHandedOver():
+            return _held_by(state, recorded)
         case e.ExposureOpened() | e.ExposureClosed() | e.ExposureMarked():
             return _burden(state, recorded)
         case e.DutyOwed() | e.DutyDone() | e.TakenOver() | e.BurdenInherited():
             return _burden(state, recorded)
-        case e.DeviationAsked() | e.DeviationSigned() | e.DeviationRejected():
+        case e.DeviationAsked() | e.DeviationSigned() | e.DeviationRejected() | e.OverrideReviewed():
             return _deviation(state, recorded)
         case e.FactSet(name=name, value=value):
             return replace(state, facts={**state.facts, name: value})
@@ -316,6 +365,7 @@ def _step(state: RunState, recorded: Recorded) -> RunState:
                 totals=event.totals,
                 facts=state.facts,
                 begun_seq=recorded.seq,
+                holder=recorded.by if recorded.by.kind == "person" else state.steps[step].holder,
             )
             return replace(state, steps={**state.steps, step: at})
         case e.StepSkipped(step=step, visit=visit, reason=reason):
@@ -397,6 +447,33 @@ def _gate(state: RunState, recorded: Recorded) -> RunState:
     return _with_gate(state, key, gate)
 
 
+def _request(state: RunState, recorded: Recorded) -> RunState:
+    """A request runs out of time, or begins anew. What was signed for the one before does not count for the next."""
+    event = recorded.event
+    if not isinstance(event, e.ApprovalExpired | e.ApprovalAsked):
+        raise TypeError(event.kind)
+    key = (event.step, event.visit, event.gate)
+    gate = state.gates.get(key, GateState())
+    gate = replace(gate, lapsed=frozenset(signed.by.id for signed in gate.signatures))
+    if isinstance(event, e.ApprovalExpired) and event.result != "lapse":
+        return _with_gate(state, key, replace(gate, expired=recorded))
+    anew = replace(gate, rejection=None, expired=None, asked_at=recorded.at, rounds=gate.rounds + 1)
+    return _with_gate(state, key, anew)
+
+
+def _held_by(state: RunState, recorded: Recorded) -> RunState:
+    event = recorded.event
+    match event:
+        case e.StepTaken():
+            holder = recorded.by
+        case e.StepHandedOver():
+            holder = Actor(event.to_id, event.to_name, roles=("operator",))
+        case _:
+            raise TypeError(event.kind)
+    at = replace(state.steps[event.step], holder=holder)
+    return replace(state, steps={**state.steps, event.step: at})
+
+
 def _burden(state: RunState, recorded: Recorded) -> RunState:
     event = recorded.event
     match event:
@@ -452,12 +529,19 @@ def _deviation(state: RunState, recorded: Recorded) -> RunState:
             return replace(state, deviations={**state.deviations, asked.number: asked})
         case e.DeviationRejected():
             return _decided(state, recorded, event.number, signed=False, comment=event.reason)
+        case e.OverrideReviewed():
+            reviewed = replace(state.deviations[event.number], review=recorded)
+            return replace(state, deviations={**state.deviations, event.number: reviewed})
         case e.DeviationSigned():
-            state = _decided(state, recorded, event.number, signed=True, comment=event.comment)
             asked = state.deviations[event.number]
+            asked = replace(asked, signatures=(*asked.signatures, recorded))
+            state = replace(state, deviations={**state.deviations, event.number: asked})
+            if not event.decides:
+                return state
+            state = _decided(state, recorded, event.number, signed=True, comment=event.comment)
             if asked.what == "doubt":
                 return replace(state, set_aside=state.set_aside | {asked.doubt})
-            if asked.what == "override":
+            if asked.what in ("override", "emergency"):
                 key = (asked.step, asked.visit, asked.gate)
                 gate = state.gates.get(key, GateState())
                 return _with_gate(state, key, replace(gate, overridden_by=asked.number))

@@ -4,6 +4,7 @@ from upgrades.models.agent import Agent, LogFile, LogLine, ProcessChange
 from upgrades.models.environment import Application, Environment, GroupRole, Host, Membership, Target
 from upgrades.models.import_draft import ImportDraft
 from upgrades.models.plan import Claim, Finding, PlanItem, PlanOfRecord
+from upgrades.models.policy import PolicyChange, Presence
 from upgrades.models.procedure import ProcedureVersion
 from upgrades.models.record import (
     Checkpoint,
@@ -45,6 +46,8 @@ __all__ = [
     "Membership",
     "PlanItem",
     "PlanOfRecord",
+    "PolicyChange",
+    "Presence",
     "ProcedureVersion",
     "ProcessChange",
     "RegisterEntry",

@@ -39,6 +39,12 @@ class Run(models.Model):
     waits_for_worker = models.BooleanField(
         default=True, help_text="A worker has something to look at: a step to begin, a probe, a log."
     )
+    emergencies = models.PositiveIntegerField(
+        default=0, help_text="Emergency overrides that were carried out: they mark the run for ever."
+    )
+    reviews_open = models.PositiveIntegerField(
+        default=0, help_text="Those among them that no auditor has reviewed yet."
+    )
     probes = models.JSONField(
         default=list, help_text="What agents are to look at now (services.projections.wanted_probes)."
     )
@@ -149,6 +155,20 @@ class RunRequest(models.Model):
     needed = models.PositiveIntegerField(default=1)
     since = models.DateTimeField()
     barred = models.JSONField(default=list, help_text="Ids of those who may not sign.")
+    of = models.JSONField(
+        default=list, help_text="The rights under which one more signature helps; empty: that of `role`."
+    )
+    whom = models.CharField(max_length=300, blank=True, help_text="The same in words.")
+    signers = models.JSONField(default=list, help_text="Ids of those whose signatures count now.")
+    ahead = models.BooleanField(default=False, help_text="It may be signed now; the run comes to it later.")
+    emergency = models.BooleanField(default=False)
+    closed = models.BooleanField(
+        default=False,
+        help_text="Rejected or run out: it waits for somebody to ask again, not for a signature.",
+    )
+    due_at = models.DateTimeField(
+        null=True, blank=True, help_text="When a worker lets it run out (services.runs.advance_run)."
+    )
 
     class Meta:
         ordering = ("since", "id")

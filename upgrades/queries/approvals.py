@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.contrib.auth.models import AbstractUser
-from django.db.models import Exists, F, OuterRef, QuerySet
-from django.db.models.functions import Coalesce
+from django.db.models import QuerySet
+from django.utils import timezone
 
-from upgrades.models import Membership, RunRequest
+from upgrades.domain.run_events import Actor
+from upgrades.models import Environment, Membership, RunRequest
 from upgrades.queries.access import visible_environments
+from upgrades.queries.people import actor_id, actor_with, original_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,81 +25,113 @@ class Request:
     environment: str
     rehearsal: bool
     kind: str
+    step: str
     gate: str
+    number: int
     title: str
-    role: str
+    whom: str
     signed: int
     needed: int
     since: datetime
+    due_at: datetime | None
     starter: str
     change: str
     why_not: str
+    ahead: bool
+    emergency: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Inbox:
+    """`mine` waits for this person now; `ahead` may be signed before its turn; `others` waits for somebody else."""
+
     mine: tuple[Request, ...]
+    ahead: tuple[Request, ...]
     others: tuple[Request, ...]
 
 
 def inbox(user: AbstractUser, person: str) -> Inbox:
     """All requests in the environments that the person may see (`person`: the id that runs know the user by)."""
-    rows = (
-        RunRequest.objects.filter(environment__in=visible_environments(user))
-        .select_related("run", "environment")
-        .order_by("run__rehearsal", "since", "pk")
-    )
-    roles: defaultdict[int, set[str]] = defaultdict(set)
-    for environment, role in Membership.objects.filter(user_id=user.pk).values_list("environment_id", "role"):
-        roles[environment].add(role)
-    found = [
-        _request(row, roles[row.environment.rehearsal_of_id or row.environment_id], person) for row in rows
-    ]
+    found = [_request(row, why_not) for row, why_not in _requests(user, person)]
     return Inbox(
-        mine=tuple(request for request in found if not request.why_not),
+        mine=tuple(request for request in found if not request.why_not and not request.ahead),
+        ahead=tuple(request for request in found if not request.why_not and request.ahead),
         others=tuple(request for request in found if request.why_not),
     )
 
 
-def _request(row: RunRequest, roles: set[str], person: str) -> Request:
+def count_waiting(user: AbstractUser) -> int:
+    """How many requests wait for this person now: the number beside “Approvals”. It falls as it rises."""
+    return sum(1 for row, why_not in _requests(user, actor_id(user)) if not why_not and not row.ahead)
+
+
+def _rows(user: AbstractUser) -> QuerySet[RunRequest]:
+    return (
+        RunRequest.objects.filter(environment__in=visible_environments(user))
+        .select_related("run", "environment__rehearsal_of")
+        .order_by("run__rehearsal", "since", "pk")
+    )
+
+
+def _requests(user: AbstractUser, person: str) -> list[tuple[RunRequest, str]]:
+    """The open requests that the person may see, each with why this person cannot sign it now."""
+    rows = list(_rows(user))
+    if not rows:
+        return []
+    rights = _rights(user, {original_of(row.environment) for row in rows})
+    return [(row, _why_not(row, rights[original_of(row.environment).pk], person)) for row in rows]
+
+
+def _rights(user: AbstractUser, environments: Iterable[Environment]) -> dict[int, Actor]:
+    """The person as each environment knows this person, by the environment's id."""
+    roles: dict[int, list[str]] = {}
+    for environment, role in Membership.objects.filter(user_id=user.pk).values_list("environment_id", "role"):
+        roles.setdefault(environment, []).append(role)
+    now = timezone.now()
+    return {
+        environment.pk: actor_with(user, roles.get(environment.pk, ()), environment, now)
+        for environment in environments
+    }
+
+
+def _request(row: RunRequest, why_not: str) -> Request:
     return Request(
         run=row.run_id,
         run_title=row.run.title,
         environment=row.environment.name,
         rehearsal=row.run.rehearsal,
         kind=row.kind,
+        step=row.step,
         gate=row.gate,
+        number=row.number,
         title=row.title,
-        role=row.role,
+        whom=row.whom or f"the role {row.role}",
         signed=row.signed,
         needed=row.needed,
         since=row.since,
+        due_at=row.due_at,
         starter=row.run.starter_name,
         change=row.run.change,
-        why_not=_why_not(row, roles, person),
+        why_not=why_not,
+        ahead=row.ahead,
+        emergency=row.emergency,
     )
 
 
-def _why_not(row: RunRequest, roles: set[str], person: str) -> str:
-    if row.role not in roles:
-        mine = " and ".join(sorted(roles))
-        return f"It takes the role {row.role}; your role here is {mine}."
+def _why_not(row: RunRequest, me: Actor, person: str) -> str:
+    wanted = set(row.of or [row.role])
+    rights = [set(me.roles)] + [set(one.roles) for one in me.stands_for if one.id not in row.barred]
+    if row.closed:
+        return "It was rejected, or not decided in time. It waits for an operator to ask again."
+    if row.run.status == "held" and row.kind == "approval":
+        return "The run is on hold; nothing is approved before it is resumed."
+    if person in row.signers:
+        return "You signed it. It waits for others."
+    if not any(mine & wanted for mine in rights):
+        mine = " and ".join(role for role in me.roles if not role.startswith("group:"))
+        return f"It takes {row.whom or f'the role {row.role}'}; your role here is {mine}."
     if person == row.run.starter_id:
         return "You started this run, so somebody else signs."
     if person in row.barred:
         return "You carried out a part of this run or wrote its procedure, so somebody else signs."
     return ""
-
-
-def waiting_for(user: AbstractUser, person: str) -> QuerySet[RunRequest]:
-    """The requests that this person may sign now."""
-    owner = Coalesce(F("environment__rehearsal_of_id"), F("environment_id"))
-    allowed = Membership.objects.filter(
-        user_id=user.pk, environment_id=OuterRef("owner"), role=OuterRef("role")
-    )
-    return (
-        RunRequest.objects.annotate(owner=owner)
-        .filter(Exists(allowed))
-        .exclude(barred__contains=[person])
-        .order_by("since")
-    )

@@ -9,10 +9,13 @@ from datetime import datetime
 
 from django.contrib.auth.models import AbstractUser
 
+from upgrades.domain.policy import lacks_people, people_in, policies_in
 from upgrades.models import Agent, Application, Environment, Host, Membership, Run, RunBurden, Target
 from upgrades.queries.access import roles_in, visible_environments
 from upgrades.queries.environment_watch import FindingView, standing_findings
 from upgrades.queries.offers import Offer, offers
+from upgrades.queries.people import policy_people
+from upgrades.queries.policies import policy_notes
 from upgrades.queries.run_lines import OVER, RunLine, run_lines
 from upgrades.queries.topology import AgentView, Topology, VersionView, agent_view, reach, topology
 
@@ -179,12 +182,13 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What needs how many signatures of whom."""
+class PolicyLine:
+    """What needs how many signatures of whom, and what else holds."""
 
     name: str
-    role: str
-    signatures: int
+    whom: str
+    notes: tuple[str, ...]
+    lack: str  # who is missing to fill it; empty: there are enough people
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ class EnvironmentPage:
     burdens: tuple[BurdenLine, ...]
     offers: tuple[Offer, ...]
     targets: tuple[tuple[str, str], ...]
-    policies: tuple[Policy, ...]
+    policies: tuple[PolicyLine, ...]
     members: tuple[Member, ...]
 
     @property
@@ -275,15 +279,16 @@ def _burden_lines(environment: Environment, person: str) -> tuple[BurdenLine, ..
     )
 
 
-def _policies(environment: Environment) -> tuple[Policy, ...]:
+def _policies(environment: Environment) -> tuple[PolicyLine, ...]:
+    people, groups = policy_people(environment), people_in(environment.policies)
     return tuple(
-        Policy(
-            name.replace("-", " "),
-            str(stated.get("role", "approver")),
-            int(stated.get("signatures", 1)),
+        PolicyLine(
+            policy.name.replace("-", " "),
+            policy.in_words,
+            policy_notes(policy),
+            lacks_people(policy, groups, people),
         )
-        for name, stated in sorted(environment.policies.items())
-        if isinstance(stated, dict)
+        for policy in policies_in(environment.policies)
     )
 
 

@@ -9,6 +9,7 @@ from upgrades.domain.groups import expand
 from upgrades.domain.procedure import Procedure
 from upgrades.domain.record import canonical
 from upgrades.domain.run_events import RunStarted
+from upgrades.domain.start_approval import wants_start_approval, with_start_approval
 from upgrades.models import ProcedureVersion, Run
 from upgrades.procedures.loader import load
 
@@ -34,18 +35,20 @@ def procedure_of(version: ProcedureVersion, started: RunStarted | None = None) -
     Texts never change, nor do the groups of a run, so each is read and expanded once per process.
     """
     procedure = _read(version.text, f"{version.procedure}/{version.version}.yaml")
-    if started is None or not procedure.groups:
+    if started is None or not (procedure.groups or wants_start_approval(started)):
         return procedure
-    key = (procedure.text_hash, canonical(started.groups))
+    key = (procedure.text_hash, canonical(started.groups), wants_start_approval(started))
     if key not in _expanded:
         if len(_expanded) >= KEPT:
             _expanded.clear()
-        _expanded[key] = expand(procedure, started.groups, started.bindings)
+        if procedure.groups:
+            procedure = expand(procedure, started.groups, started.bindings)
+        _expanded[key] = with_start_approval(procedure, started)
     return _expanded[key]
 
 
 KEPT = 64
-_expanded: dict[tuple[str, str], Procedure] = {}
+_expanded: dict[tuple[str, str, bool], Procedure] = {}
 
 
 def procedure_in(run: Run) -> Procedure:

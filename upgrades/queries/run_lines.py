@@ -40,6 +40,8 @@ class RunLine:
     started_at: datetime
     ended_at: datetime | None
     change: str
+    emergencies: int = 0
+    reviews_open: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -73,4 +75,6 @@ def _line(run: Run) -> RunLine:
         started_at=run.started_at,
         ended_at=run.ended_at,
         change=run.change,
+        emergencies=run.emergencies,
+        reviews_open=run.reviews_open,
     )

@@ -76,6 +76,11 @@ def decisions(history: Sequence[Recorded], opened: Mapping[str, Sequence[datetim
             case e.DeviationSigned(number=number, comment=words):
                 since = asked.get(("deviation", number))
                 found.append(_decision(item, f"signs deviation {number}", since, opened, words))
+            case e.ApprovalAsked(step=step, visit=visit):
+                asked[step, visit] = item.at
+            case e.OverrideReviewed(number=number, text=words):
+                since = asked.get(("deviation", number))
+                found.append(_decision(item, f"reviews emergency {number}", since, opened, words))
             case e.DeviationRejected(number=number, reason=words):
                 since = asked.get(("deviation", number))
                 found.append(_decision(item, f"rejects deviation {number}", since, opened, words))

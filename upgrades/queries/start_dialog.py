@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.contrib.auth.models import AbstractUser
@@ -11,6 +11,7 @@ from upgrades.domain.condition import Condition, Fact, holds
 from upgrades.domain.environment import Server
 from upgrades.domain.exposure import limit_of
 from upgrades.domain.groups import Chosen, expand
+from upgrades.domain.policy import START, Policy, Signer, missing, policy_in
 from upgrades.domain.procedure import (
     ApprovalGate,
     CheckGate,
@@ -23,9 +24,10 @@ from upgrades.domain.procedure import (
     Role,
 )
 from upgrades.domain.refusal import BadInput
+from upgrades.domain.run_events import Actor
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.domain.wording import fill
-from upgrades.models import Application, Environment, Membership
+from upgrades.models import Application, Environment
 from upgrades.queries.conditions import spell
 from upgrades.queries.facts import facts_at_start
 from upgrades.queries.groups import members
@@ -39,6 +41,8 @@ from upgrades.queries.offers import (
     proposed,
     wanted,
 )
+from upgrades.queries.people import actor_id
+from upgrades.queries.people import members as people_of
 
 NOBODY_YET = Chosen({}, {})
 
@@ -93,13 +97,13 @@ class SignatureToCome:
     """A step that waits for signatures; `people` may give them, this person never."""
 
     step: str
-    role: str
-    needed: int
+    whom: str
     people: tuple[str, ...]
+    lack: str
 
     @property
     def is_short(self) -> bool:
-        return len(self.people) < self.needed
+        return bool(self.lack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,19 +320,28 @@ def _signatures(
     environment: Environment, procedure: Procedure, facts: Mapping[str, Fact], user: AbstractUser
 ) -> Iterator[SignatureToCome]:
     numbers = dict(procedure.numbers())
-    members = list(
-        Membership.objects.filter(environment=environment, user__is_active=True)
-        .exclude(user_id=user.pk)
-        .select_related("user")
-        .order_by("user__username")
-    )
+    others = [
+        person for person in people_of(environment) if person.id not in (actor_id(user), *procedure.authors)
+    ]
+    start = policy_in(environment.policies, START)
+    if START in environment.policies and start.needs:
+        yield _to_come("The start of a live run", start, others)
     for step in procedure.steps:
         for gate in step.needs:
             if not isinstance(gate, ApprovalGate) or step.aside or not _has_part(step.when, facts):
                 continue
-            stated = environment.policies.get(gate.policy, {})
-            role, needed = str(stated.get("role", "approver")), int(stated.get("signatures", 1))
-            names = [m.user.get_full_name() or m.user.username for m in members if m.role == role]
-            if needed and _has_part(gate.when, facts):
-                title = f"{numbers[step.id]} · {fill(step.title, facts)}"
-                yield SignatureToCome(title, role, needed, tuple(names))
+            policy = policy_in(environment.policies, gate.policy)
+            if policy.needs and _has_part(gate.when, facts):
+                yield _to_come(f"{numbers[step.id]} · {fill(step.title, facts)}", policy, others)
+
+
+def _to_come(title: str, policy: Policy, others: Sequence[Actor]) -> SignatureToCome:
+    """Who could give it, and who is missing even if all of them did (D09)."""
+    able = [person for person in others if set(person.roles) & set(policy.rights)]
+    lack = missing(policy, [Signer(person.id, frozenset(person.roles), person.id) for person in able])
+    return SignatureToCome(
+        title,
+        policy.in_words,
+        tuple(person.name for person in able),
+        " and ".join(f"{need.signatures} of {need.whom}" for need in lack),
+    )

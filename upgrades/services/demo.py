@@ -19,7 +19,7 @@ PEOPLE = {
     Membership.Role.ADMINISTRATOR: ("Sofia", "Costa"),
 }
 POLICIES = {
-    "point-of-no-return": {"role": "approver", "signatures": 1},
+    "point-of-no-return": {"needs": [{"role": "approver", "signatures": 1}], "override": True},
     "deviation": {"role": "approver", "signatures": 1},
 }
 SCS_AND_LCA = "8.5.100"

@@ -5,21 +5,23 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.contrib.auth.models import AbstractUser
+from django.utils import timezone
 
 from upgrades.domain.run_events import Actor
 from upgrades.models import Environment, Membership
+from upgrades.queries.people import actor_id, actor_with
 
-
-def actor_id(user: AbstractUser) -> str:
-    return f"user:{user.pk}"
+__all__ = ["actor_for", "actor_id"]
 
 
 def actor_for(user: AbstractUser, environment: Environment) -> Actor:
-    """The person with the roles held in `environment` at this moment; a rehearsal has those of its original."""
+    """The person with the rights held in `environment` at this moment; a rehearsal has those of its original.
+
+    Whoever has a role there has the groups and the absent people too; a closed account has nothing.
+    """
     owner = environment.rehearsal_of_id or environment.pk
-    roles = Membership.objects.filter(environment_id=owner, user_id=user.pk).order_by("role")
-    name = user.get_full_name() or user.get_username()
-    return Actor(id=actor_id(user), name=name, roles=tuple(roles.values_list("role", flat=True)))
+    rows = Membership.objects.filter(environment_id=owner, user_id=user.pk, user__is_active=True)
+    return actor_with(user, rows.values_list("role", flat=True), environment, timezone.now())
 
 
 def late_roles(user: AbstractUser, environment: Environment, started_at: datetime) -> frozenset[str]:

@@ -6,14 +6,25 @@ transaction that appends the events; `rebuild` writes them anew.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import transaction
 
 from upgrades.adapters import event_store
-from upgrades.domain.gates import applies, policy_of, valid_signatures, verdict
-from upgrades.domain.procedure import ApprovalGate, ProbeGate, Procedure
-from upgrades.domain.run import active_watches, begins_with_watermark, watched_totals
+from upgrades.domain.condition import holds
+from upgrades.domain.gates import applies, is_ahead, policy_of, signers, valid_signatures, verdict
+from upgrades.domain.policy import DEVIATION, Policy, missing, useful_rights
+from upgrades.domain.procedure import ApprovalGate, ProbeGate, Procedure, Step
+from upgrades.domain.run import (
+    SECONDS,
+    active_watches,
+    begins_with_watermark,
+    deviation_due_at,
+    due_at,
+    watched_totals,
+)
+from upgrades.domain.run_events import Recorded
 from upgrades.domain.run_state import Burden, Deviation, RunState, StepStatus, fold
 from upgrades.domain.wording import fill
 from upgrades.models import ProcedureVersion, Run, RunBurden, RunRequest, RunStep
@@ -49,6 +60,8 @@ def _summary(run: Run, procedure: Procedure, state: RunState, head: str) -> None
     run.ended_at = state.ended_at
     run.seq = state.seq
     run.head = head
+    run.emergencies = len(state.emergencies)
+    run.reviews_open = sum(1 for item in state.emergencies if item.review is None)
     run.waits_for_worker = waits_for_worker(procedure, state)
     run.probes = [_question(state, gate) for gate in wanted_probes(procedure, state)]
     run.version += 1
@@ -64,6 +77,8 @@ def _summary(run: Run, procedure: Procedure, state: RunState, head: str) -> None
             "ended_at",
             "seq",
             "head",
+            "emergencies",
+            "reviews_open",
             "waits_for_worker",
             "probes",
             "version",
@@ -169,60 +184,89 @@ def _requests(run: Run, procedure: Procedure, before: RunState | None, after: Ru
 
 
 def _values(row: RunRequest) -> list[object]:
-    return [
-        row.kind,
-        row.step,
-        row.gate,
-        row.number,
-        row.title,
-        row.signed,
-        row.needed,
-        row.since,
-        row.barred,
-    ]
+    return [getattr(row, name) for name in _COMPARED]
+
+
+_COMPARED = (
+    *("kind", "step", "gate", "number", "title", "role", "signed", "needed", "since", "barred"),
+    *("of", "whom", "signers", "ahead", "emergency", "closed", "due_at"),
+)
 
 
 def _barred(state: RunState) -> list[str]:
-    return sorted({state.starter.id, *state.executors, *state.authors})
+    holder = state.steps[state.current].holder if state.current else None
+    holding = {holder.id} if holder is not None else set()
+    return sorted({state.starter.id, *state.executors, *state.authors, *holding})
 
 
 def _approvals(run: Run, procedure: Procedure, state: RunState) -> list[RunRequest]:
-    if state.is_over or state.current is None or state.steps[state.current].status is not StepStatus.CURRENT:
+    """The approvals that can be signed now: of the current step, and ahead of their turn those that a policy names."""
+    if state.is_over:
         return []
-    step = procedure.step(state.current)
     rows = []
-    for gate in step.needs:
-        if not isinstance(gate, ApprovalGate) or not applies(gate, state):
+    for step in procedure.steps:
+        ahead = is_ahead(state, step)
+        if not ahead and (step.id != state.current or state.steps[step.id].status is not StepStatus.CURRENT):
             continue
-        role, needed = policy_of(state, gate.policy)
-        if verdict(procedure, state, step, gate).is_met:
+        if ahead and step.when is not None and holds(step.when, state.facts) is False:
             continue
-        rows.append(
-            RunRequest(
-                run=run,
-                environment_id=run.environment_id,
-                kind="approval",
-                step=step.id,
-                gate=gate.id,
-                title=fill(step.title, state.facts),
-                role=role,
-                signed=len(valid_signatures(procedure, state, step, gate)),
-                needed=needed,
-                since=state.steps[step.id].entered_at,
-                barred=_barred(state),
-            )
-        )
+        for gate in step.needs:
+            if not isinstance(gate, ApprovalGate) or not applies(gate, state):
+                continue
+            policy = policy_of(state, gate.policy)
+            if (ahead and not policy.ahead) or verdict(procedure, state, step, gate).is_met:
+                continue
+            rows.append(_approval_row(run, procedure, state, step, gate))
     return rows
+
+
+def _approval_row(
+    run: Run, procedure: Procedure, state: RunState, step: Step, gate: ApprovalGate
+) -> RunRequest:
+    policy, recorded = policy_of(state, gate.policy), state.gate(step.id, gate.id)
+    valid = valid_signatures(procedure, state, step, gate)
+    ahead = is_ahead(state, step)
+    return RunRequest(
+        run=run,
+        environment_id=run.environment_id,
+        kind="approval",
+        step=step.id,
+        gate=gate.id,
+        title=fill(step.title, state.facts),
+        since=state.asked_at(step.id, gate.id) or state.started_at,
+        barred=_barred(state),
+        ahead=ahead,
+        closed=recorded.rejection is not None or recorded.expired is not None,
+        due_at=due_at(procedure, state, step, gate),
+        **_wanted(policy, valid),
+    )
+
+
+def _wanted(policy: Policy, signatures: Iterable[Recorded]) -> dict[str, Any]:
+    """What a policy still asks for, as the columns of a request."""
+    there = list(signatures)
+    lacking = missing(policy, signers(there))
+    return {
+        "role": policy.rights[0][:20] if policy.rights else "",
+        "of": list(useful_rights(policy, signers(there))),
+        "whom": " and ".join(need.whom for need in lacking)[:300],
+        "signed": policy.needed - sum(need.signatures for need in lacking),
+        "needed": policy.needed,
+        "signers": sorted({name for one in signers(there) for name in (one.id, one.right_of)}),
+    }
 
 
 def _deviations(run: Run, state: RunState) -> list[RunRequest]:
     if state.is_over:
         return []
-    role, _ = policy_of(state, "deviation")
-    return [_deviation_row(run, state, role, item) for item in state.deviations.values() if item.is_open]
+    return [_deviation_row(run, state, item) for item in state.deviations.values() if item.is_open]
 
 
-def _deviation_row(run: Run, state: RunState, role: str, deviation: Deviation) -> RunRequest:
+def _deviation_row(run: Run, state: RunState, deviation: Deviation) -> RunRequest:
+    wanted = _wanted(policy_of(state, DEVIATION), deviation.signatures)
+    if deviation.is_emergency:
+        whom = "somebody of the team who has not worked on this run"
+        wanted |= {"of": list(SECONDS), "role": SECONDS[0], "whom": whom, "signed": 0, "needed": 1}
     return RunRequest(
         run=run,
         environment_id=run.environment_id,
@@ -231,9 +275,11 @@ def _deviation_row(run: Run, state: RunState, role: str, deviation: Deviation) -
         gate=deviation.gate,
         number=deviation.number,
         title=deviation.reason[:400],
-        role=role,
         since=deviation.asked_at,
         barred=_barred(state),
+        emergency=deviation.is_emergency,
+        due_at=deviation_due_at(state, deviation),
+        **wanted,
     )
 
 

@@ -27,7 +27,7 @@ from upgrades.domain.environment import LCA
 from upgrades.domain.procedure import Procedure
 from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn, Refused, Unavailable
 from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
-from upgrades.domain.run_state import RunState, begin, evolve
+from upgrades.domain.run_state import RunState, begin, evolve, evolved
 from upgrades.models import Application, CommandReceipt, Environment, Host, ProcedureVersion, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import observations, projections, register
@@ -109,15 +109,18 @@ def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID,
     if earlier is not None:
         return earlier
     procedure, state = _loaded(run)
+    now = timezone.now()
+    late = core.run_out(procedure, state, now)
+    as_found = evolved(state, event_store.record(state.seq + 1, late, by=WORKER, at=now))
     if isinstance(command, core.Begin):
         command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
     if isinstance(command, core.Sign | core.SignDeviation):
-        events = _signed(procedure, state, command, actor, late_roles(by, run.environment, state.started_at))
+        events = _signed(procedure, as_found, command, actor, late_roles(by, run.environment, state.started_at))
     else:
-        events = core.decide(procedure, state, command, actor)
+        events = core.decide(procedure, as_found, command, actor)
     # Whoever may not sign is told so before anything is asked of them.
     events = _with_proof(events, proof, by, run.environment)
-    after = _store(run, procedure, state, [(actor, events)])
+    after = _store(run, procedure, state, [(WORKER, late), (actor, events)], at=now)
     try:
         CommandReceipt.objects.create(
             command_id=command_id, run=run, actor_id=actor.id, act=name, seq=after.seq, at=timezone.now()

@@ -19,6 +19,7 @@ from upgrades.domain.groups import NOBODY, Chosen
 from upgrades.domain.procedure import ConfirmGate, Parameter, Procedure, Role
 from upgrades.domain.refusal import BadInput, NotAllowed
 from upgrades.domain.run_state import begin
+from upgrades.domain.start_approval import wants_start_approval
 from upgrades.domain.wording import checked, fill
 from upgrades.models import Application, Environment, ProcedureVersion
 from upgrades.queries.facts import facts_at_start
@@ -339,7 +340,9 @@ def _first(procedure: Procedure, started: e.RunStarted, answers: Answers, actor:
     """What the dialog confirmed already, as confirmations of the first step."""
     state = begin(e.Recorded(1, timezone.now(), actor, started))
     step = procedure.steps[0]
-    begun: list[e.RunEvent] = [e.StepBegun(step=step.id, visit=1)]
+    begun: list[e.RunEvent] = []
+    if not wants_start_approval(started):  # else the step waits; what was confirmed counts when it begins
+        begun.append(e.StepBegun(step=step.id, visit=1))
     return begun + [
         e.GateConfirmed(
             step=step.id, visit=1, gate=gate.id, answer="pass", text=answers.confirmations[gate.id]

@@ -6,7 +6,7 @@ from django import template
 from django.template import Context
 
 from upgrades.queries.run_page.shapes import CurrentStep, RunPage
-from upgrades.web.forms import AskDeviationForm, AttachForm, CorrectFactForm, RunForms
+from upgrades.web.forms import AskDeviationForm, AttachForm, CorrectFactForm, HandOverForm, RunForms
 
 register = template.Library()
 
@@ -23,9 +23,11 @@ def act_form(
     forms: RunForms = context["forms"]
     accepts = values.pop("accepts", frozenset())
     step = {"step": page.step.id, "visit": page.step.visit} if page.step is not None else {}
-    form = forms.get(verb, **step, **values)
+    form = forms.get(verb, **(step | values))
     if isinstance(form, AttachForm):
         form.accept(accepts)
+    if isinstance(form, HandOverForm) and page.step is not None:
+        form.offer(list(page.step.hand_over))
     if isinstance(form, AskDeviationForm):
         _offer(form, page.step, values)
     if isinstance(form, CorrectFactForm):

@@ -7,9 +7,8 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from upgrades.queries.approvals import waiting_for
+from upgrades.queries.approvals import count_waiting
 from upgrades.queries.audit import may_audit
-from upgrades.services.people import actor_id
 
 _SECTIONS = {
     "home": "environments",
@@ -28,6 +27,8 @@ _SECTIONS = {
     "import-environment": "environments",
     "import-draft": "environments",
     "approvals": "approvals",
+    "approval": "approvals",
+    "policies": "environments",
     "procedures": "procedures",
     "procedure": "procedures",
     "runs": "runs",
@@ -57,7 +58,7 @@ class Navigation:
     @cached_property
     def approvals_waiting(self) -> int:
         user = self._request.user
-        return waiting_for(user, actor_id(user)).count() if user.is_authenticated else 0
+        return count_waiting(user) if user.is_authenticated else 0
 
     @cached_property
     def audits(self) -> bool:

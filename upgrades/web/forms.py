@@ -20,7 +20,7 @@ from django.http import HttpRequest, QueryDict
 
 from upgrades.domain import run as core
 from upgrades.domain.refusal import BadInput
-from upgrades.services import evidence, runs
+from upgrades.services import evidence, holding, runs
 from upgrades.services.runs import Done
 from upgrades.services.sign_in import Proof
 
@@ -239,6 +239,59 @@ class RejectForm(StepForm):
         return core.Reject(**self.seen, gate=data["gate"], digest=data["digest"], reason=data["reason"])
 
 
+class AskAgainForm(StepForm):
+    verb, button, tone = "ask-again", "Ask again", ""
+    fixed = ("gate",)
+
+    gate = Hidden()
+    reason = reason_field("What is different now. It is a new request; nobody has signed it yet.")
+
+    def command(self) -> core.Command:
+        data = self.cleaned_data
+        return core.AskAgain(**self.seen, gate=data["gate"], reason=data["reason"])
+
+
+class AskOverrideForm(StepForm):
+    verb, button, tone = "ask-override", "Ask for an emergency override", "danger"
+    fixed = ("gate",)
+
+    gate = Hidden()
+    reason = reason_field(
+        "Why it cannot wait for the signatures. A second person who has not worked on this run has to agree; the run "
+        "stays marked for ever, and an auditor reviews it."
+    )
+
+    def command(self) -> core.Command:
+        data = self.cleaned_data
+        return core.AskOverride(**self.seen, gate=data["gate"], reason=data["reason"])
+
+
+class TakeStepForm(StepForm):
+    verb, button, tone = "take-step", "Take this step", ""
+
+    reason = text_field("Reason", "Needed when somebody else holds it (20 characters).", rows=2)
+
+    def command(self) -> core.Command:
+        return core.TakeStep(**self.seen, reason=self.cleaned_data["reason"])
+
+
+class HandOverForm(StepForm):
+    verb, button, tone = "hand-over", "Hand it over", ""
+
+    to = forms.CharField(label="To whom", max_length=80, widget=forms.Select)
+    reason = text_field("Reason", rows=2)
+
+    def offer(self, choices: list[tuple[str, str]]) -> None:
+        """Show these people as whom it can be handed over to."""
+        self.fields["to"].widget = forms.Select(choices=choices)
+
+    def carry_out(self, run_id: int, by: AbstractUser, command_id: UUID) -> Done:
+        data = self.cleaned_data
+        return holding.hand_over(
+            run_id=run_id, **self.seen, to=data["to"], reason=data["reason"], by=by, command_id=command_id
+        )
+
+
 class RestartForm(StepForm):
     verb, button, tone = "restart", "Begin this step again", ""
 
@@ -342,6 +395,17 @@ class SignDeviationForm(NumberForm):
         return core.SignDeviation(number=self.cleaned_data["number"], comment=self.cleaned_data["comment"])
 
 
+class ReviewOverrideForm(NumberForm):
+    verb, button = "review-override", "Close the review"
+
+    text = text_field(
+        "What the review found", "It stays in the record beside the override.", least=core.REASON
+    )
+
+    def command(self) -> core.Command:
+        return core.ReviewOverride(number=self.cleaned_data["number"], text=self.cleaned_data["text"])
+
+
 class RejectDeviationForm(NumberForm):
     verb, button, tone = "reject-deviation", "Reject it", "danger"
 
@@ -387,6 +451,10 @@ FORMS: dict[str, type[ActForm]] = {
         AttachForm,
         SignForm,
         RejectForm,
+        AskAgainForm,
+        AskOverrideForm,
+        TakeStepForm,
+        HandOverForm,
         RestartForm,
         HoldForm,
         ResumeForm,
@@ -395,6 +463,7 @@ FORMS: dict[str, type[ActForm]] = {
         CorrectFactForm,
         SignDeviationForm,
         RejectDeviationForm,
+        ReviewOverrideForm,
         TakeOverForm,
         CloseBurdenForm,
         AbortForm,

@@ -20,11 +20,12 @@ from django.urls import reverse
 from django.utils.http import parse_etags
 from django.views.decorators.http import require_POST, require_safe
 
-from upgrades.domain.refusal import Refused
+from upgrades.domain.refusal import ContentChanged, Refused
 from upgrades.models import Run
-from upgrades.queries.run_page import RunPage, Seen, run_page, seen_by
+from upgrades.queries.run_page import RunPage, Seen, run_page, seen_by, sight_of
+from upgrades.queries.run_page.difference import Change, difference
 from upgrades.queries.simulated import SimulatedPanel, panel
-from upgrades.services import evidence
+from upgrades.services import evidence, holding
 from upgrades.services.runs import NoSuchRun
 from upgrades.services.sign_in import ProofNeeded
 from upgrades.web.answers import answer_refusal, wants_fragment
@@ -79,19 +80,46 @@ def act_on_run(request: HttpRequest, run_id: int, verb: str) -> HttpResponse:
         page = reverse("show-run", args=[run_id])
         return ask_again(request, what=f"{FORMS[verb].button}: {run.title}", page=page)
     except Refused as refusal:
+        changed = form if isinstance(refusal, ContentChanged) else None
         return answer_refusal(
-            refusal, lambda text, status: _again(request, run_id, form, refusal=text, status=status)
+            refusal,
+            lambda text, status: _again(request, run_id, form, refusal=text, status=status, changed=changed),
         )
     if wants_fragment(request):
-        return _again(request, run_id, None)
+        response = _again(request, run_id, None)
+        response.headers["HX-Trigger"] = "approvals-changed"
+        return response
     return HttpResponseRedirect(reverse("show-run", args=[run_id]), status=303)
 
 
 def _again(
-    request: HttpRequest, run_id: int, form: ActForm | None, *, refusal: str = "", status: int = 200
+    request: HttpRequest,
+    run_id: int,
+    form: ActForm | None,
+    *,
+    refusal: str = "",
+    status: int = 200,
+    changed: ActForm | None = None,
 ) -> HttpResponse:
     template = BOARD if wants_fragment(request) else PAGE
-    return _show(request, _seen(request, run_id), template, form, refusal=refusal, status=status)
+    seen = _seen(request, run_id)
+    changes = _changes(seen, _user(request), changed) if changed is not None else ()
+    return _show(request, seen, template, form, refusal=refusal, status=status, changes=changes)
+
+
+def _changes(seen: Seen, user: AbstractUser, form: ActForm) -> tuple[Change, ...]:
+    """What is different since the form was made that somebody tried to sign with."""
+    data = form.cleaned_data
+    _, sight = sight_of(seen, user)
+    return difference(sight, data["step"], data["gate"], data["digest"])
+
+
+@require_safe
+def run_presence(request: HttpRequest, run_id: int) -> HttpResponse:
+    """Who else has the page open. Asking says that its reader has; nothing else is taken for a sign of life."""
+    _seen(request, run_id)
+    context = {"run": run_id, "others": holding.present(run_id, _user(request)), "every": holding.ASK_EVERY}
+    return render(request, "upgrades/runs/presence.html", context)
 
 
 def _show(
@@ -102,6 +130,7 @@ def _show(
     *,
     refusal: str = "",
     status: int = 200,
+    changes: tuple[Change, ...] = (),
 ) -> HttpResponse:
     user = _user(request)
     page = run_page(seen, user, whole_record=request.GET.get("record") == "all")
@@ -111,6 +140,7 @@ def _show(
         "forms": RunForms(form),
         "rehearsal": page.rehearsal,
         "refusal": refusal,
+        "changes": changes,
         "etag": etag,
         "panel": _panel(page),
         "stream_url": "" if page.is_over else stream_url("run", page.id, user.pk),

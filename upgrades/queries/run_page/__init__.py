@@ -16,9 +16,9 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from upgrades.domain import run as core
-from upgrades.domain.run_events import Actor
 from upgrades.domain.run_state import RunStatus
 from upgrades.models import Membership, Run
+from upgrades.queries.people import actor_with, members
 from upgrades.queries.procedures import procedure_of
 from upgrades.queries.rollback import way_back_known
 from upgrades.queries.run_page import overview, record, servers, steps
@@ -27,7 +27,7 @@ from upgrades.queries.run_page.shapes import CurrentStep, GateRow, May, RunPage
 from upgrades.queries.run_page.sight import ENOUGH, Sight, clock
 from upgrades.queries.run_page.timeline import timeline
 
-__all__ = ["CurrentStep", "GateRow", "May", "RunPage", "Seen", "run_page", "seen_by"]
+__all__ = ["CurrentStep", "GateRow", "May", "RunPage", "Seen", "run_page", "seen_by", "sight_of"]
 
 RECORD = 30  # events of a run under way that the page shows at once
 
@@ -67,22 +67,28 @@ def seen_by(run_id: int, user: AbstractUser) -> Seen | None:
     return Seen(run_id, row[0], row[1], tuple(row[2]))
 
 
+def sight_of(seen: Seen, user: AbstractUser) -> tuple[Run, Sight]:
+    """The run with everything that its pages are made of, as this person sees it now."""
+    run = Run.objects.select_related("environment__rehearsal_of", "procedure").get(pk=seen.run)
+    history = history_of(run)
+    procedure = procedure_of(run.procedure, history.state.started)
+    return run, Sight(
+        procedure=procedure,
+        history=history.events,
+        state=history.state,
+        me=actor_with(user, seen.roles, run.environment, timezone.now()),
+        now=timezone.now(),
+        numbers=dict(procedure.numbers()),
+        members=() if history.state.is_over else members(run.environment),
+    )
+
+
 def run_page(seen: Seen, user: AbstractUser, *, whole_record: bool = False) -> RunPage:
     """The page of a run for whoever may see it, with all of its record and of its steps only when they are asked for.
 
     A run that is over always shows everything.
     """
-    run = Run.objects.select_related("environment", "procedure").get(pk=seen.run)
-    history = history_of(run)
-    procedure = procedure_of(run.procedure, history.state.started)
-    sight = Sight(
-        procedure=procedure,
-        history=history.events,
-        state=history.state,
-        me=Actor(f"user:{user.pk}", user.get_full_name() or user.get_username(), roles=seen.roles),
-        now=timezone.now(),
-        numbers=dict(procedure.numbers()),
-    )
+    run, sight = sight_of(seen, user)
     return RunPage(**_facts(run, sight, seen), **_parts(run, sight, whole_record=whole_record))
 
 

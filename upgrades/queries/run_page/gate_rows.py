@@ -9,15 +9,19 @@ from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.event_rule import Kind, RuleResult, Track
 from upgrades.domain.gates import (
+    digest_to_sign,
+    is_ahead,
     policy_of,
     rule_result,
     shown,
-    shown_digest,
+    shown_ahead,
+    signers,
     valid_signatures,
     verdict,
     way_back_items,
 )
 from upgrades.domain.log_events import visible
+from upgrades.domain.policy import Policy, Signer, adds, missing
 from upgrades.domain.procedure import (
     ApprovalGate,
     CheckGate,
@@ -38,7 +42,7 @@ from upgrades.domain.procedure import (
     WayBackGate,
 )
 from upgrades.domain.run_events import Recorded
-from upgrades.domain.run_state import StepStatus
+from upgrades.domain.run_state import StepStatus, barred
 from upgrades.domain.verdict import Value, Verdict
 from upgrades.queries.run_page.shapes import (
     Answer,
@@ -393,32 +397,69 @@ def _clients(sight: Sight, step: Step, gate: ClientsGate) -> dict[str, Any]:
 
 def _approval(sight: Sight, step: Step, gate: ApprovalGate) -> Approval:
     state, procedure = sight.state, sight.procedure
-    role, needed = policy_of(state, gate.policy)
-    visit, digest = _visit(sight, step), shown_digest(procedure, state, step, gate)
+    policy, recorded = policy_of(state, gate.policy), state.gate(step.id, gate.id)
+    visit, digest = state.visit(step.id), digest_to_sign(procedure, state, step, gate)
     valid = valid_signatures(procedure, state, step, gate)
+    lacking = missing(policy, signers(valid))
+    ahead = is_ahead(state, step)
     nobody = May(allowed=False, mine=False)
-    open_ = step.id == state.current and needed > 0
-    sign = core.Sign(step=step.id, visit=visit, gate=gate.id, digest=digest)
-    reject = core.Reject(step=step.id, visit=visit, gate=gate.id, digest=digest, reason=ENOUGH)
+    asked = (step.id == state.current or (ahead and policy.ahead)) and policy.needed > 0
+    closed = recorded.rejection is not None or recorded.expired is not None
+
+    def may(command: core.Command) -> May:
+        return sight.may(command) if asked else nobody
+
+    seen: dict[str, Any] = {"step": step.id, "visit": visit, "gate": gate.id}
     return Approval(
-        role=role,
-        needed=needed,
-        signed=len(valid),
+        whom=policy.whom,
+        needed=policy.needed,
+        signed=policy.needed - sum(need.signatures for need in lacking),
+        missing=tuple(Shown(need.whom, str(need.signatures)) for need in lacking),
         signatures=gate_signatures(sight, step, gate, visit),
         barred=_barred(sight),
-        covers=_covers(sight, step, gate),
+        could=() if closed else could_sign(sight, policy, valid),
+        covers=covers(sight, step, gate),
         facts=tuple(Shown(name, fact_text(value)) for name, value in sorted(state.facts.items())),
         digest=digest,
-        sign=sight.may(sign) if open_ else nobody,
-        reject=sight.may(reject) if open_ else nobody,
+        ahead=ahead,
+        closed=closed,
+        due_at=core.due_at(procedure, state, step, gate) if asked else None,
+        due_result=str(policy.expiry.result) if policy.expiry else "",
+        nobody_left=nobody_left(sight, policy, valid) if asked and lacking and not closed else "",
+        sign=may(core.Sign(**seen, digest=digest)),
+        reject=may(core.Reject(**seen, digest=digest, reason=ENOUGH)),
+        ask_again=may(core.AskAgain(**seen, reason=ENOUGH)) if closed else nobody,
+        override=may(core.AskOverride(**seen, reason=ENOUGH)),
         signed_by_me=any(item.by.id == sight.me.id for item in valid),
     )
+
+
+def _able(sight: Sight) -> list[tuple[Signer, str]]:
+    """Those among the members who have no hand in the run, each with name."""
+    return [
+        (Signer(person.id, frozenset(person.roles), person.id), person.name)
+        for person in sight.members
+        if not barred(sight.state, person.id)
+    ]
+
+
+def could_sign(sight: Sight, policy: Policy, valid: tuple[Recorded, ...]) -> tuple[str, ...]:
+    """The names of those whose signature would help now."""
+    there = signers(valid)
+    return tuple(name for one, name in _able(sight) if adds(policy, there, one))
+
+
+def nobody_left(sight: Sight, policy: Policy, valid: tuple[Recorded, ...]) -> str:
+    """Who is missing even if everybody signs who still may; empty while there are enough people (D09)."""
+    lack = missing(policy, [*signers(valid), *(one for one, _ in _able(sight))])
+    return " and ".join(f"{need.signatures} of {need.whom}" for need in lack)
 
 
 def gate_signatures(sight: Sight, step: Step, gate: ApprovalGate, visit: int) -> tuple[Signature, ...]:
     """Everybody who signed or rejected in a visit, with whether it still counts."""
     recorded = sight.state.gate(step.id, gate.id, visit)
-    begun = sight.state.steps[step.id].begun_at is not None or visit < sight.state.steps[step.id].visit
+    at = sight.state.steps.get(step.id)
+    begun = at is not None and (at.begun_at is not None or visit < at.visit)
     valid = {item.seq for item in valid_signatures(sight.procedure, sight.state, step, gate)}
     newest = {item.by.id: item.seq for item in recorded.signatures}
     rows = []
@@ -471,6 +512,8 @@ def _signature(
         step=sight.label(step.id),
         title=sight.title(step.id),
         rejected=rejected,
+        deputy_of=getattr(item.event, "for_name", ""),
+        ahead=getattr(item.event, "ahead", False),
     )
 
 
@@ -478,14 +521,19 @@ def _barred(sight: Sight) -> tuple[Shown, ...]:
     """Who may not approve, and why."""
     people = {sight.state.starter.id: sight.state.starter.name}
     people |= {who: sight.names.get(who, who) for who in sorted(sight.state.executors)}
+    at = sight.state.steps.get(sight.state.current or "")
+    if at is not None and at.holder is not None:
+        people.setdefault(at.holder.id, at.holder.name)
     authors = [name for name in sight.procedure.authors if name not in people]
-    rows = [Shown(name, core.barred(sight.state, who)) for who, name in people.items()]
+    rows = [Shown(name, barred(sight.state, who)) for who, name in people.items()]
     rows += [Shown(sight.names.get(name, name), "an author of this procedure version") for name in authors]
     return tuple(rows)
 
 
-def _covers(sight: Sight, step: Step, gate: ApprovalGate) -> tuple[Shown, ...]:
+def covers(sight: Sight, step: Step, gate: ApprovalGate) -> tuple[Shown, ...]:
     """What a signature covers beside the facts, in the words of the page; the digest is taken over the same content."""
+    if is_ahead(sight.state, step):
+        return _covers_ahead(sight, step, gate)
     content = shown(sight.procedure, sight.state, step, gate)
     procedure = f"{sight.procedure.title}, version {sight.procedure.version}, {content['procedure'][:12]}…"
     rows = [
@@ -508,6 +556,18 @@ def _covers(sight: Sight, step: Step, gate: ApprovalGate) -> tuple[Shown, ...]:
         for where, name, sha, text in content["evidence"]
     ]
     return tuple(rows)
+
+
+def _covers_ahead(sight: Sight, step: Step, gate: ApprovalGate) -> tuple[Shown, ...]:
+    """The plan alone: what is still to be seen when the step begins is not signed now."""
+    content = shown_ahead(sight.procedure, sight.state, step, gate)
+    procedure = f"{sight.procedure.title}, version {sight.procedure.version}, {content['procedure'][:12]}…"
+    return (
+        Shown("Procedure", sight.say(procedure)),
+        Shown("Step", sight.named(step.id)),
+        *(Shown(f"Server “{role}”", " on ".join(names)) for role, names in content["servers"].items()),
+        *(Shown(f"Answer {name}", fact_text(value)) for name, value in content["answers"].items()),
+    )
 
 
 def _gate_title(sight: Sight, step: str, gate: str) -> str:

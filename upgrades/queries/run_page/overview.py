@@ -9,7 +9,8 @@ from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.condition import holds
 from upgrades.domain.exposure import WARNING, limit_of
-from upgrades.domain.gates import applies
+from upgrades.domain.gates import applies, policy_of
+from upgrades.domain.policy import DEVIATION
 from upgrades.domain.procedure import ApprovalGate, ExposureKind, Moment, Step, WayBackGate
 from upgrades.domain.run_state import Burden, Deviation, RunStatus, StepStatus
 from upgrades.queries.run_page.gate_rows import fact_text, files_of, gate_signatures, way_back_rows
@@ -226,8 +227,17 @@ def _deviation(sight: Sight, item: Deviation) -> DeviationRow:
         decided_by=item.decided_by.name if item.decided_by else "",
         comment=item.comment,
         status=status,
-        sign=sight.may(core.SignDeviation(number=item.number)) if item.is_open else _NEVER,
+        sign=sight.may(core.SignDeviation(number=item.number, comment=ENOUGH)) if item.is_open else _NEVER,
         reject=sight.may(core.RejectDeviation(number=item.number, reason=ENOUGH)) if item.is_open else _NEVER,
+        emergency=item.is_emergency,
+        signers=tuple(signature.by.name for signature in item.signatures),
+        needed=1 if item.is_emergency else policy_of(sight.state, DEVIATION).needed,
+        due_at=core.deviation_due_at(sight.state, item),
+        review=_review(sight, item),
+        reviewed_by=item.review.by.name if item.review else "",
+        review_text=item.review.event.text
+        if item.review and isinstance(item.review.event, e.OverrideReviewed)
+        else "",
     )
 
 
@@ -240,6 +250,12 @@ def answers(sight: Sight) -> tuple[DialogAnswer, ...]:
     )
 
 
+def _review(sight: Sight, item: Deviation) -> May:
+    if not item.is_emergency or not item.signed or item.review is not None:
+        return _NEVER
+    return sight.may(core.ReviewOverride(number=item.number, text=ENOUGH))
+
+
 def _what(sight: Sight, item: Deviation) -> str:
     step = sight.named(item.step)
     match item.what:
@@ -250,6 +266,8 @@ def _what(sight: Sight, item: Deviation) -> str:
         case "correct":
             return f"Correct the fact {item.fact} to “{item.value}” at {step}"
     gate = sight.procedure.step(item.step).gate(item.gate)
+    if item.is_emergency:
+        return f"Emergency: begin {step} without its approval"
     return f"Override “{sight.plain(gate.title) if gate else item.gate}” in {step}"
 
 

@@ -18,6 +18,7 @@ WHAT = {
     "override": "to override a gate of",
     "doubt": "to set a doubt aside in",
     "correct": "to correct a fact at",
+    "emergency": "to go without its approval into",
 }
 
 
@@ -53,6 +54,12 @@ def _words(sight: Sight, item: Recorded) -> Words:
             return _attached(sight, event)
         case e.ApprovalSigned() | e.ApprovalRejected() | e.ApprovalLapsed():
             return _approval(sight, event)
+        case e.ApprovalExpired() | e.ApprovalAsked():
+            return _request(sight, event)
+        case e.StepTaken(step=step, reason=reason):
+            return f"Takes {sight.named(step)}", reason, "act"
+        case e.StepHandedOver(step=step, to_name=name, reason=reason):
+            return f"Hands {sight.named(step)} over to {name}", reason, "act"
         case e.AttemptRefused(act=act, reason=reason):
             return f"Refused: {act}", reason, "stop"
         case e.FactSet(name=name, value=value):
@@ -67,6 +74,8 @@ def _words(sight: Sight, item: Recorded) -> Words:
             return f"{name} has lasted {percent} % of the {spoken(limit)} that it may", "", tone
         case e.DeviationAsked() | e.DeviationSigned() | e.DeviationRejected():
             return _deviation(sight, event)
+        case e.OverrideReviewed(number=number, text=text):
+            return f"Closes the review of emergency override {number}", text, "go"
         case e.NoteAdded(step=step, text=text):
             return f"Note{f' at {sight.label(step)}' if step else ''}", text, ""
         case e.RunHeld() | e.RunResumed() | e.RunGoneOver() | e.RunClosing():
@@ -165,11 +174,27 @@ def _approval(sight: Sight, event: e.ApprovalSigned | e.ApprovalRejected | e.App
     step = sight.named(event.step)
     match event:
         case e.ApprovalSigned(comment=comment, digest=digest):
-            return f"Signs {step}; digest {digest[:12]}…", comment, "go"
+            how = f" as deputy of {event.for_name}" if event.for_name else ""
+            ahead = " ahead of its turn" if event.ahead else ""
+            return f"Signs {step}{ahead}{how}; digest {digest[:12]}…", comment, "go"
         case e.ApprovalRejected(reason=reason, digest=digest):
             return f"Rejects {step}; digest {digest[:12]}…", reason, "stop"
         case e.ApprovalLapsed(signer=signer, reason=reason):
             return f"The signature of {sight.names.get(signer, signer)} lapses", reason, "wait"
+
+
+def _request(sight: Sight, event: e.ApprovalExpired | e.ApprovalAsked) -> Words:
+    step = sight.named(event.step)
+    match event:
+        case e.ApprovalExpired(after=after, result=result):
+            then = {
+                "lapse": "what was signed lapses",
+                "reject": "it is rejected",
+                "hold": "the run is put on hold",
+            }[result]
+            return f"The approval of {step} was not decided within {spoken(after)}: {then}", "", "stop"
+        case e.ApprovalAsked(reason=reason):
+            return f"Asks again for the approval of {step}", reason, "wait"
 
 
 def _burden(
@@ -198,9 +223,14 @@ def burden_title(sight: Sight, burden: str) -> str:
 def _deviation(sight: Sight, event: e.DeviationAsked | e.DeviationSigned | e.DeviationRejected) -> Words:
     match event:
         case e.DeviationAsked(number=number, what=what, step=step, reason=reason):
-            return f"Asks for deviation {number}, {WHAT[what]} {sight.label(step)}", reason, "wait"
+            tone = "stop" if what == "emergency" else "wait"
+            return f"Asks for deviation {number}, {WHAT[what]} {sight.label(step)}", reason, tone
         case e.DeviationSigned(number=number, comment=comment):
-            return f"Signs deviation {number}", comment, "wait"
+            how = f" as deputy of {event.for_name}" if event.for_name else ""
+            more = "" if event.decides else "; more signatures are needed"
+            asked = sight.state.deviations.get(number)
+            tone = "stop" if asked is not None and asked.is_emergency else "wait"
+            return f"Signs deviation {number}{how}{more}", comment, tone
         case e.DeviationRejected(number=number, reason=reason):
             return f"Rejects deviation {number}", reason, "stop"
 

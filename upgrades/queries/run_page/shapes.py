@@ -164,6 +164,8 @@ class Signature:
     step: str = ""
     title: str = ""
     rejected: bool = False
+    deputy_of: str = ""
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,18 +176,32 @@ class Shown:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    role: str
+    """An approval with all that is needed to decide it. `missing`: whom it waits for, and how many.
+
+    `could` are the names of those who could sign now; `nobody_left` says who is missing even if all of them did.
+    """
+
+    whom: str
     needed: int
     signed: int
+    missing: tuple[Shown, ...]
     signatures: tuple[Signature, ...]
     barred: tuple[Shown, ...]
+    could: tuple[str, ...]
     covers: tuple[Shown, ...]
     facts: tuple[Shown, ...]
     digest: str
+    ahead: bool
+    closed: bool
+    due_at: datetime | None
+    due_result: str
+    nobody_left: str
     sign: May
     reject: May
+    ask_again: May
+    override: May
     signed_by_me: bool
 
 
@@ -283,6 +299,11 @@ class CurrentStep:
     skip: May
     skip_asked: int
     destroys: bool
+    holder: str = ""
+    holder_is_me: bool = False
+    only_holder: bool = False
+    take: May = May(allowed=False, mine=False)
+    hand_over: tuple[tuple[str, str], ...] = ()  # id and name of the operators who could have it
 
     @property
     def must_wait_to_begin(self) -> bool:
@@ -322,6 +343,8 @@ class BurdenRow:
 
 @dataclass(frozen=True, slots=True)
 class DeviationRow:
+    """`signers` have signed; with `emergency` it is an override of an approval, and stays marked for ever."""
+
     number: int
     what: str
     reason: str
@@ -332,6 +355,13 @@ class DeviationRow:
     status: str  # open, signed, rejected
     sign: May
     reject: May
+    emergency: bool = False
+    signers: tuple[str, ...] = ()
+    needed: int = 1
+    due_at: datetime | None = None
+    review: May = May(allowed=False, mine=False)
+    reviewed_by: str = ""
+    review_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,6 +531,11 @@ class RunPage:
     @property
     def open_deviations(self) -> tuple[DeviationRow, ...]:
         return tuple(row for row in self.deviations if row.status == "open")
+
+    @property
+    def emergencies(self) -> tuple[DeviationRow, ...]:
+        """The emergency overrides that were carried out."""
+        return tuple(row for row in self.deviations if row.emergency and row.status == "signed")
 
     @property
     def shows_burdens(self) -> bool:

@@ -29,6 +29,7 @@ class Sight:
     me: Actor
     now: datetime
     numbers: Mapping[str, str] = field(default_factory=dict)
+    members: tuple[Actor, ...] = ()  # everybody with a role here now; left out when the run is over
 
     @cached_property
     def by_seq(self) -> dict[int, Recorded]:

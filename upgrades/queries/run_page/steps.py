@@ -9,7 +9,8 @@ from itertools import groupby
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.condition import holds
-from upgrades.domain.gates import applies, policy_of, valid_signatures, verdict
+from upgrades.domain.gates import applies, policy_of, signers, valid_signatures, verdict
+from upgrades.domain.policy import missing, only_holder_acts
 from upgrades.domain.procedure import (
     ApprovalGate,
     Completes,
@@ -138,11 +139,10 @@ def _waits_for(sight: Sight, step: Step) -> str:
 def _short(sight: Sight, step: Step, gate: Gate) -> str:
     match gate:
         case ApprovalGate():
-            _role, needed = policy_of(sight.state, gate.policy)
-            signed = 0
-            if sight.state.current == step.id:
-                signed = len(valid_signatures(sight.procedure, sight.state, step, gate))
-            return f"approval: {signed} of {needed} signed"
+            policy = policy_of(sight.state, gate.policy)
+            valid = valid_signatures(sight.procedure, sight.state, step, gate)
+            lacking = sum(need.signatures for need in missing(policy, signers(valid)))
+            return f"approval: {policy.needed - lacking} of {policy.needed} signed"
         case EventGate():
             reason = verdict(sight.procedure, sight.state, step, gate).reason.split(".")[0]
             return reason[0].lower() + reason[1:] if reason.startswith("Waiting") else sight.plain(gate.title)
@@ -154,7 +154,7 @@ def _gate_ahead(sight: Sight, step: Step) -> str:
     for wanted in (ApprovalGate, EventGate):
         for gate in gates:
             if isinstance(gate, wanted):
-                if isinstance(gate, ApprovalGate) and policy_of(sight.state, gate.policy)[1] == 0:
+                if isinstance(gate, ApprovalGate) and not policy_of(sight.state, gate.policy).needs:
                     continue
                 return (
                     _short(sight, step, gate)
@@ -208,6 +208,22 @@ def current_step(sight: Sight, agents: tuple[AgentLine, ...]) -> CurrentStep | N
         skip=sight.may(skip),
         skip_asked=asked(sight, step, "skip"),
         destroys=step.destroys,
+        holder=at.holder.name if at.holder else "",
+        holder_is_me=at.holder is not None and at.holder.id == sight.me.id,
+        only_holder=only_holder_acts(state.started.policies) and not state.started.rehearsal,
+        take=sight.may(core.TakeStep(step=step.id, visit=at.visit, reason=ENOUGH)),
+        hand_over=_receivers(sight, step, at),
+    )
+
+
+def _receivers(sight: Sight, step: Step, at: StepState) -> tuple[tuple[str, str], ...]:
+    """To whom this person could hand the step over: other operators who have not signed it."""
+    if at.holder is None or at.holder.id != sight.me.id:
+        return ()
+    return tuple(
+        (person.id, person.name)
+        for person in sight.members
+        if sight.may(core.HandOver(step=step.id, visit=at.visit, to=person)).allowed
     )
 
 

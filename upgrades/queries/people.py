@@ -1,0 +1,78 @@
+"""People with their rights in an environment: roles, groups, and whose deputies they are at a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.contrib.auth.models import AbstractUser
+
+from upgrades.domain.policy import People, Person, people_in
+from upgrades.domain.run_events import Actor
+from upgrades.models import Environment, Membership
+
+
+def actor_id(user: AbstractUser) -> str:
+    return f"user:{user.pk}"
+
+
+def name_of(user: AbstractUser) -> str:
+    return user.get_full_name() or user.get_username()
+
+
+def original_of(environment: Environment) -> Environment:
+    """The environment whose people these are: a copy for rehearsals has those of its original."""
+    return environment.rehearsal_of or environment
+
+
+def signing_people(environment: Environment) -> People:
+    """The groups and deputies that hold now. What policies ask for is another matter: a run keeps what it began with."""
+    return people_in(original_of(environment).policies)
+
+
+def actor_with(user: AbstractUser, roles: Iterable[str], environment: Environment, at: datetime) -> Actor:
+    """The person with `roles`, the groups of the environment, and those whom this person stands in for at that time."""
+    people, person = signing_people(environment), actor_id(user)
+    return Actor(
+        id=person,
+        name=name_of(user),
+        roles=(*sorted(roles), *people.groups_of(person)),
+        stands_for=_stood_in_for(people.stood_in_for(person, at), environment, people),
+    )
+
+
+def _stood_in_for(ids: Iterable[str], environment: Environment, people: People) -> tuple[Actor, ...]:
+    wanted = set(ids)
+    if not wanted:
+        return ()
+    return tuple(person for person in members(environment, people) if person.id in wanted)
+
+
+def members(environment: Environment, people: People | None = None) -> tuple[Actor, ...]:
+    """Everybody with an open account and a role, by name, each with roles and groups. One query."""
+    if people is None:
+        people = signing_people(environment)
+    rows = (
+        Membership.objects.filter(environment=original_of(environment), user__is_active=True)
+        .select_related("user")
+        .order_by("role")
+    )
+    roles: dict[str, list[str]] = {}
+    names: dict[str, str] = {}
+    for row in rows:
+        person = actor_id(row.user)
+        names[person] = name_of(row.user)
+        roles.setdefault(person, []).append(row.role)
+    found = [
+        Actor(person, names[person], roles=(*mine, *people.groups_of(person)))
+        for person, mine in roles.items()
+    ]
+    return tuple(sorted(found, key=lambda actor: (actor.name, actor.id)))
+
+
+def policy_people(environment: Environment) -> list[Person]:
+    """The same people as a policy sees them."""
+    return [
+        Person(actor.id, actor.name, frozenset(role for role in actor.roles if not role.startswith("group:")))
+        for actor in members(environment, People())
+    ]
