@@ -229,7 +229,7 @@ def find_environment(user: AbstractUser, environment_id: int) -> Environment | N
         visible_environments(user)
         .filter(pk=environment_id)
         .select_related("rehearsal_of")
-        .prefetch_related("targets")
+        .prefetch_related("targets", "applications")
         .first()
     )
 

@@ -14,7 +14,9 @@ def environment_facts(environment: Environment, bound: Iterable[Application]) ->
     """`environment.*`: targets, and whether LCA and SCS are current. A version nobody knows leaves a fact unknown."""
     targets = {target.component: target.version for target in environment.targets.all()}
     hosts = {application.host for application in bound}
-    servers = environment.applications.filter(type="SCS").values_list("version", flat=True)
+    # Read whole: a page asks for the facts of each procedure that it offers, and has the applications at hand.
+    there = list(environment.applications.all())
+    servers = [server.version for server in there if server.type == "SCS"]
     facts: dict[str, Fact] = {
         f"environment.target.{component.lower()}": version for component, version in targets.items()
     }
@@ -22,9 +24,8 @@ def environment_facts(environment: Environment, bound: Iterable[Application]) ->
     facts["environment.schema"] = environment.schema_version or None
     facts["environment.schema-stays"] = _schema_stays(environment, targets.get("ConfigurationDatabase"))
     facts["environment.lca-current"] = _all_reach([host.lca_version for host in hosts], targets.get("LCA"))
-    facts["environment.scs-current"] = _all_reach(list(servers), targets.get("SCS"))
-    masters = environment.applications.filter(type="ConfigurationServer", dormant=False)
-    versions = list(masters.values_list("version", flat=True))
+    facts["environment.scs-current"] = _all_reach(servers, targets.get("SCS"))
+    versions = [one.version for one in there if one.type == "ConfigurationServer" and not one.dormant]
     proxies = targets.get("ConfigurationServerProxy")
     facts["environment.masters-current"] = _all_reach(versions, proxies)
     facts["environment.proxies-may-go-first"] = _proxies_may_go_first(environment, versions, proxies or "")
