@@ -1,5 +1,6 @@
 """The list of environments, and the page of one."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -177,6 +178,22 @@ def test_a_host_without_an_agent_is_told(client, environment, operator):
     Agent.objects.filter(host__name="fra-cfg-01").delete()
 
     assert "no agent is registered" in show(client, environment).text
+
+
+def test_hosts_with_the_same_trouble_share_one_banner(client, environment, operator):
+    Agent.objects.all().delete()
+    for number in range(1, 5):
+        environment.hosts.create(name=f"ham-app-{number:02}", site="Hamburg")
+    other = environment.hosts.get(name="ham-app-04")
+    Agent.objects.create(
+        environment=environment, host=other, agent_id="ham-app-04", url="https://ham-app-04:7101"
+    )
+
+    banners = re.findall(r'<div class="banner warn"><div>(.*?)</div></div>', show(client, environment).text)
+    said = [" ".join(re.sub(r"<[^>]*>", "", banner).split()) for banner in banners]
+
+    assert any("and 2 more hosts: no agent is registered. Without one, their logs" in text for text in said)
+    assert any(text.startswith("ham-app-04: its agent has not been heard yet. It is") for text in said)
 
 
 def test_foreign_text_is_shown_as_text(client, operator):

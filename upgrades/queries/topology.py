@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from upgrades.domain.environment import LCA
+from upgrades.domain.plan import listed
 from upgrades.domain.version import NotAVersion, Version
 from upgrades.models import Agent, Application, Environment
 
@@ -86,6 +87,28 @@ class HostView:
     servers: tuple[ServerView, ...]
 
 
+NAMED = 4  # hosts that a message names before it only counts them
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Hosts whose agents cannot be relied on, for one reason."""
+
+    hosts: tuple[HostView, ...]
+
+    @property
+    def agent(self) -> AgentView:
+        """The one that has been like this for longest."""
+        agents = [host.agent for host in self.hosts]
+        return min(agents, key=lambda agent: (agent.since is None, agent.since))
+
+    @property
+    def names(self) -> str:
+        names = [host.name for host in self.hosts]
+        rest = len(names) - NAMED
+        return listed(names) if rest <= 1 else listed([*names[:NAMED], f"{rest} more hosts"])
+
+
 @dataclass(frozen=True, slots=True)
 class ServerBox:
     x: int
@@ -133,8 +156,13 @@ class Topology:
         return tuple(server for host in self.hosts for server in host.servers)
 
     @property
-    def troubled(self) -> tuple[HostView, ...]:
-        return tuple(host for host in self.hosts if not host.agent.is_well)
+    def troubled(self) -> tuple[Trouble, ...]:
+        """What ails agents; hosts that are in the same state for the same reason come together."""
+        found: dict[tuple[str, str], list[HostView]] = {}
+        for host in self.hosts:
+            if not host.agent.is_well:
+                found.setdefault((host.agent.state, host.agent.trouble), []).append(host)
+        return tuple(Trouble(tuple(hosts)) for hosts in found.values())
 
 
 def topology(environment: Environment, now: datetime) -> Topology:
