@@ -8,7 +8,7 @@ from upgrades.domain.refusal import BadInput, GateClosed, NotAllowed, OutOfTurn
 from upgrades.domain.run_state import RunStatus, StepStatus, fold
 
 COMMON = ["prerequisites", "backup-database", "install-new", "read-only"]
-LAST = ["stop-old", "install-remaining", "start-remaining", "stop-upgrade-mode", "start-former"]
+LAST = ["stop-old", "await-clients", "install-remaining", "start-remaining", "stop-upgrade-mode", "start-former"]
 
 
 def at(step, **start):
@@ -39,8 +39,9 @@ def test_upgrade_mode_that_is_not_found_is_forced_and_the_launch_repeated():
     scene = at("launch-new")
     scene.see("new", "00-05060", "21-22911", "21-22902")
     assert scene.state.current == "force-upgrade-mode"
-    assert "exposure:no-switchover" not in scene.state.burdens
     assert "duty:remove-upgrade-mode" not in scene.state.burdens
+    scene.begin()
+    assert "exposure:no-switchover" not in scene.state.burdens
     scene.satisfy()
     assert (scene.state.current, scene.visit) == ("launch-new", 2)
     assert "duty:remove-upgrade-mode" in scene.state.burdens
@@ -236,7 +237,8 @@ def test_exposures_open_and_close_where_the_source_says():
         "replace-folder": ["read-only"],
         "launch-new": ["no-switchover", "not-redundant", "read-only"],
         "stop-old": ["not-redundant", "read-only"],
-        "install-remaining": ["client-downtime", "not-redundant", "read-only"],
+        "await-clients": ["client-downtime", "not-redundant", "read-only"],
+        "install-remaining": ["not-redundant", "read-only"],
         "start-remaining": ["no-switchover", "not-redundant", "read-only"],
         "stop-upgrade-mode": ["read-only"],
         "start-former": ["no-switchover", "not-redundant", "read-only"],

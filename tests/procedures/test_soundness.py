@@ -73,7 +73,7 @@ CLOSES = re.compile(r"    closes:\n(?:      .*\n)+")
             id="opened twice, closed once",
         ),
         pytest.param(
-            damaged("install-remaining", "at: begin", "at: begin\n        when: database-upgraded"),
+            damaged("await-clients", "at: complete", "at: complete\n        when: database-upgraded"),
             "step stop-old",
             "opens `client-downtime`",
             id="closed only sometimes",
@@ -145,14 +145,14 @@ CLOSES = re.compile(r"    closes:\n(?:      .*\n)+")
             id="watch until itself",
         ),
         pytest.param(
-            damaged("install-remaining", "baseline: stop-old", "baseline: start-remaining"),
-            "step install-remaining, gate clients-moved",
+            damaged("await-clients", "baseline: stop-old", "baseline: start-remaining"),
+            "step await-clients, gate clients-moved",
             "not every path",
             id="baseline later",
         ),
         pytest.param(
-            damaged("install-remaining", "joining: new", "joining: old"),
-            "step install-remaining, gate clients-moved",
+            damaged("await-clients", "joining: new", "joining: old"),
+            "step await-clients, gate clients-moved",
             "join another one",
             id="clients stay",
         ),

@@ -50,11 +50,11 @@ def stopping(night, monkeypatch):
 
 
 def carry_on(night):
-    return night.go_to("install-remaining")
+    return night.go_to("await-clients")
 
 
 def reason(night):
-    return night.verdict("install-remaining", "clients-moved").reason
+    return night.verdict("await-clients", "clients-moved").reason
 
 
 @pytest.mark.requirement("CSH-8a")
@@ -91,4 +91,4 @@ def test_a_server_without_an_agent_can_be_stopped_and_its_clients_are_confirmed(
     carry_on(night)  # nobody answers at the agents of this night
     assert "was not marked before the shutdown" in reason(night)
     night.act(night.confirm("clients-moved", text="all desktops show it"))
-    assert night.verdict("install-remaining", "clients-moved").is_met
+    assert night.verdict("await-clients", "clients-moved").is_met

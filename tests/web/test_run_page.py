@@ -159,7 +159,7 @@ def test_a_failed_probe_shows_the_three_names_side_by_side(show):
 
 
 def test_clients_can_be_proved_in_two_ways(show):
-    stage = Stage().reach("install-remaining")
+    stage = Stage().reach("await-clients")
     text = show(stage)
     assert "There is no client total of confserv from before its shutdown" in text
     assert "Yes, every client shows its reconnection" in text

@@ -130,7 +130,9 @@ def _position(run: Run, sight: Sight) -> str:
     number = sight.numbers.get(sight.state.current or "", "")
     if sight.state.is_over or not number:
         return f"{run.steps_done} of {run.steps_total} steps behind"
-    return f"Step {number} of {run.steps_total}" if number != "–" else "Before the first step"
+    if number != "–":
+        return f"Step {number} of {run.steps_total}"
+    return f"{run.steps_done} of {run.steps_total} steps behind" if run.steps_done else "Before the first step"
 
 
 def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
