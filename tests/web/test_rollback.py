@@ -44,6 +44,7 @@ def test_the_page_says_which_way_fits_and_why(client, page, django_assert_max_nu
     assert "CS-R2" in text
     assert "Shut down confserv_b" in text
     assert "Read-only" in text  # what is open goes over
+    assert "go back before this master" in text
 
 
 def test_the_run_page_leads_there_once_something_was_replaced(client, page, night):
@@ -70,6 +71,7 @@ def test_looking_again_starts_nothing_and_keeps_what_was_typed(client, page):
     answer = client.post(page, form(look="1", operational="false"))
     assert answer.status_code == 200
     assert REASON in answer.content.decode()
+    assert "once the master works again" in answer.content.decode()
     assert Run.objects.count() == 1
 
 

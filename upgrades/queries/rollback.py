@@ -61,8 +61,9 @@ def rollback_page(
         )
     procedure = procedure_of(run.procedure, state.started)
     known = way.known(procedure, state)
+    works = known.operational if operational is None else operational
     choice = known.choice(
-        operational=known.operational if operational is None else operational,
+        operational=works,
         former_database=known.former_database if former_database is None else former_database,
         copy=known.copy if copy is None else copy,
     )
@@ -83,9 +84,19 @@ def rollback_page(
         if text is not None
         else (),
         carried=tuple(item.title for item in core.inheritance(procedure, state, run_id)),
-        rows=tuple(_rows(known, state)),
+        rows=(*_rows(known, state), *_order(known, state, operational=works)),
         may="operator" in roles_here,
     )
+
+
+def _order(known: Known, state: RunState, *, operational: bool) -> list[tuple[str, str]]:
+    """RB-B1, where the servers of the run are masters."""
+    if state.started.bindings[known.first].application_type != "ConfigurationServer":
+        return []
+    when = (
+        "before this master" if way.proxies_first(operational=operational) else "once the master works again"
+    )
+    return [("Proxies that were upgraded", f"go back {when}")]
 
 
 def _rows(known: Known, state: RunState) -> list[tuple[str, str]]:
