@@ -23,9 +23,8 @@ def advance_run(run_id: int) -> None:
 
 @shared_task(name="upgrades.tasks.poll_agents")
 def poll_agents() -> None:
-    """Follow agents for a while; another loop takes over at once."""
-    if polling.follow_agents(POLL_SECONDS):
-        poll_agents.delay()
+    """Follow agents for a while; another loop takes over without a gap."""
+    polling.follow_agents(POLL_SECONDS, poll_agents.delay)
 
 
 @shared_task(name="upgrades.tasks.look_after_agents")

@@ -296,6 +296,32 @@ def test_an_agent_without_an_open_run_is_only_looked_at(real_night, good):
     assert not LogLine.objects.exists()
 
 
+def test_the_next_loop_is_called_while_the_agents_are_held_still(real_night, good):
+    """No line waits for a change of loops: the next one stands ready before the first agent is let go."""
+    held = []
+
+    def next_loop():
+        held.append(set(Agent.objects.exclude(lease_token=None).values_list("host__name", flat=True)))
+
+    assert polling.follow_agents(polling.OVERLAP + 1.0, next_loop) > 0
+    assert len(held) == 1
+    assert "fra-cfg-02" in held[0]
+    assert not Agent.objects.exclude(lease_token=None).exists()
+
+
+def test_a_loop_that_cannot_call_the_next_one_ends_as_any_other(real_night, good):
+    def broker_is_away():
+        raise ConnectionError("no broker")
+
+    assert polling.follow_agents(polling.OVERLAP + 0.5, broker_is_away) > 0
+    assert not Agent.objects.exclude(lease_token=None).exists()
+
+
+def test_without_an_agent_to_follow_no_other_loop_is_called(real_night):
+    Agent.objects.update(due_at=timezone.now() + timedelta(hours=1))
+    assert polling.follow_agents(60.0, pytest.fail) == 0
+
+
 def test_a_late_loop_gives_its_leases_back_although_an_agent_hangs(real_night, bad):
     misbehave(bad, is_late)
     with following(deadline=600.0):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
+import ssl
 import time
 import uuid
 from collections.abc import Callable
@@ -41,7 +43,8 @@ CLOSING = (
 )
 PROBE_EVERY = 0.5
 READS_PER_LOOK = 8  # answers that a look takes of the logs of an SCS
-CLAIM_EVERY = 0.25
+CLAIM_EVERY = 0.1
+OVERLAP = 2.0  # seconds in which a loop gives its agents over to the next one, one after the other
 AGENTS_PER_LOOP = 500
 NOT_TAKEN_IN = "What it answered could not be stored. It is asked again; the log of the worker says why."
 
@@ -189,11 +192,18 @@ def _advance(run_id: int) -> bool:
 
 
 class Loop:
-    """Follows agents until `until` (monotonic seconds), then gives all leases back."""
+    """Follows agents until `until` (monotonic seconds), then gives all leases back.
 
-    def __init__(self, client: AgentClient, until: float) -> None:
+    `hand_over` calls the next loop a little before: it takes each agent as soon as this one lets it go, and they are let
+    go one after the other, so that no line waits because everybody is handed over at once.
+    """
+
+    def __init__(
+        self, client: AgentClient, until: float, hand_over: Callable[[], object] | None = None
+    ) -> None:
         self.client = client
         self.until = until
+        self.hand_over = hand_over
         self.token = uuid.uuid4()
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.watched: set[int] = set()  # agents that open runs need
@@ -202,6 +212,15 @@ class Loop:
     @property
     def over(self) -> bool:
         return time.monotonic() >= self.until
+
+    @property
+    def ending(self) -> bool:
+        """Whether the next loop is called by now, and claims what is free."""
+        return self.hand_over is not None and time.monotonic() >= self.until - OVERLAP
+
+    def end_of(self, agent_id: int) -> float:
+        """When this loop lets an agent go: spread over the overlap, whatever their numbers."""
+        return self.until - (OVERLAP * (agent_id * 0.618 % 1) if self.hand_over is not None else 0.0)
 
     async def run(self) -> int:
         """How many agents were followed."""
@@ -214,7 +233,7 @@ class Loop:
 
     async def _follow_all(self) -> int:
         followed = 0
-        while not self.over:
+        while not (self.over or self.ending):
             self.tasks = {agent: task for agent, task in self.tasks.items() if not task.done()}
             for agent_id in await _thread(claim, self.token, limit=AGENTS_PER_LOOP - len(self.tasks)):
                 followed += 1
@@ -222,14 +241,23 @@ class Loop:
             if not followed:
                 return 0
             await asyncio.sleep(CLAIM_EVERY)
+        if self.hand_over is not None and followed:
+            await _thread(self._hand_over)
         await self._end()
         return followed
+
+    def _hand_over(self) -> None:
+        assert self.hand_over is not None
+        try:
+            self.hand_over()
+        except Exception as trouble:  # whatever the broker's client raises; the reconciler calls a loop then
+            logger.warning("the next loop could not be called: %s", trouble)
 
     async def _end(self) -> None:
         """Wait for the answers that come in time; whoever is late is asked again by the next loop."""
         late = set(self.tasks.values())
         if late:
-            _, late = await asyncio.wait(late, timeout=CLOSING)
+            _, late = await asyncio.wait(late, timeout=max(0.0, self.until - time.monotonic()) + CLOSING)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
@@ -277,7 +305,7 @@ class Loop:
     async def _watch(self, agent_id: int) -> None:
         self.watched.add(agent_id)
         try:
-            while not self.over:
+            while time.monotonic() < self.end_of(agent_id):
                 asked = await _thread(plan, agent_id, self.token)
                 if asked is None:
                     return
@@ -359,11 +387,17 @@ def _questions(agent_ids: tuple[int, ...]) -> dict[int, list[Question]]:
     return found
 
 
-async def _follow_agents(seconds: float) -> int:
-    async with AgentClient(deadline=ANSWER_WITHIN) as client:
-        return await Loop(client, time.monotonic() + seconds).run()
+_trusted = functools.cache(ssl.create_default_context)  # reading the authorities takes longer than a poll
 
 
-def follow_agents(seconds: float) -> int:
-    """Follow agents that are due for so many seconds; gives how many, at once 0 when there was none to follow."""
-    return asyncio.run(_follow_agents(seconds))
+async def _follow_agents(seconds: float, hand_over: Callable[[], object] | None) -> int:
+    async with AgentClient(deadline=ANSWER_WITHIN, tls=_trusted()) as client:
+        return await Loop(client, time.monotonic() + seconds, hand_over).run()
+
+
+def follow_agents(seconds: float, hand_over: Callable[[], object] | None = None) -> int:
+    """Follow agents that are due for so many seconds; gives how many, at once 0 when there was none to follow.
+
+    `hand_over` is called shortly before the end, and only if there were any.
+    """
+    return asyncio.run(_follow_agents(seconds, hand_over))
