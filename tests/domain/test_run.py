@@ -8,7 +8,14 @@ from upgrades.domain.refusal import BadInput, GateClosed, NotAllowed, OutOfTurn
 from upgrades.domain.run_state import RunStatus, StepStatus, fold
 
 COMMON = ["prerequisites", "backup-database", "install-new", "read-only"]
-LAST = ["stop-old", "await-clients", "install-remaining", "start-remaining", "stop-upgrade-mode", "start-former"]
+LAST = [
+    "stop-old",
+    "await-clients",
+    "install-remaining",
+    "start-remaining",
+    "stop-upgrade-mode",
+    "start-former",
+]
 
 
 def at(step, **start):

@@ -115,7 +115,9 @@ def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID,
     if isinstance(command, core.Begin):
         command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
     if isinstance(command, core.Sign | core.SignDeviation):
-        events = _signed(procedure, as_found, command, actor, late_roles(by, run.environment, state.started_at))
+        events = _signed(
+            procedure, as_found, command, actor, late_roles(by, run.environment, state.started_at)
+        )
     else:
         events = core.decide(procedure, as_found, command, actor)
     # Whoever may not sign is told so before anything is asked of them.

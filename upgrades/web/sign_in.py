@@ -52,7 +52,9 @@ WRONG = "Name and password do not fit together. Check both; capital and small le
 TOO_MANY = "There were too many wrong attempts for this name or from this address. Wait 15 minutes, or sign in with a passkey."
 BEGAN, USED, FACTOR, AUTH_TIME = "signed_in_at", "used_at", "second_factor", "provider_auth_time"
 # Pages fetch these by themselves. An empty chair does not keep a session alive.
-BY_THE_PAGE = frozenset({"run-board", "environment-board", "run-presence", "approvals-count", "approvals-board"})
+BY_THE_PAGE = frozenset(
+    {"run-board", "environment-board", "run-presence", "approvals-count", "approvals-board"}
+)
 # What a person without a second factor reaches while one is required: the way to one, and out.
 ON_THE_WAY = frozenset(
     {

@@ -132,7 +132,9 @@ def _position(run: Run, sight: Sight) -> str:
         return f"{run.steps_done} of {run.steps_total} steps behind"
     if number != "–":
         return f"Step {number} of {run.steps_total}"
-    return f"{run.steps_done} of {run.steps_total} steps behind" if run.steps_done else "Before the first step"
+    return (
+        f"{run.steps_done} of {run.steps_total} steps behind" if run.steps_done else "Before the first step"
+    )
 
 
 def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
