@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import reduce
-from typing import assert_never
+from typing import Any, TypeVar, assert_never
 
 from upgrades.domain import run_events as e
 from upgrades.domain.condition import Fact
@@ -244,6 +244,23 @@ def begin(first: Recorded) -> RunState:
         executors=frozenset({first.by.id}),
         authors=frozenset(started.authors),
     )
+
+
+_Kind = TypeVar("_Kind")
+
+
+def replace(value: _Kind, **changes: Any) -> _Kind:
+    """`dataclasses.replace` for the classes here, which are their slots and nothing else: three times as fast.
+
+    Folding a long run is hardly anything but this.
+    """
+    kind = type(value)
+    made = object.__new__(kind)
+    for name in kind.__slots__:  # type: ignore[attr-defined]
+        object.__setattr__(made, name, changes.pop(name) if name in changes else getattr(value, name))
+    if changes:
+        raise TypeError(f"{kind.__name__} has no {', '.join(changes)}.")
+    return made
 
 
 def evolve(state: RunState, recorded: Recorded) -> RunState:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from upgrades.adapters import event_store
 from upgrades.domain.groups import expand
 from upgrades.domain.procedure import Procedure
@@ -14,9 +12,15 @@ from upgrades.models import ProcedureVersion, Run
 from upgrades.procedures.loader import load
 
 
-@lru_cache(maxsize=64)
-def _read(text: str, name: str) -> Procedure:
-    return load(text.encode(), name=name, library=published_text)
+def _read(version: ProcedureVersion) -> Procedure:
+    """By the hash of its text: of a row whose text was left out, that is fetched only where it is not known yet."""
+    key = (version.procedure, version.version, version.text_hash)
+    if key not in _texts:
+        if len(_texts) >= KEPT:
+            _texts.clear()
+        name = f"{version.procedure}/{version.version}.yaml"
+        _texts[key] = load(version.text.encode(), name=name, library=published_text)
+    return _texts[key]
 
 
 def published_text(name: str, version: int) -> bytes | None:
@@ -34,7 +38,7 @@ def procedure_of(version: ProcedureVersion, started: RunStarted | None = None) -
 
     Texts never change, nor do the groups of a run, so each is read and expanded once per process.
     """
-    procedure = _read(version.text, f"{version.procedure}/{version.version}.yaml")
+    procedure = _read(version)
     if started is None or not (procedure.groups or wants_start_approval(started)):
         return procedure
     key = (procedure.text_hash, canonical(started.groups), wants_start_approval(started))
@@ -48,6 +52,7 @@ def procedure_of(version: ProcedureVersion, started: RunStarted | None = None) -
 
 
 KEPT = 64
+_texts: dict[tuple[str, int, str], Procedure] = {}
 _expanded: dict[tuple[str, str, bool], Procedure] = {}
 
 

@@ -64,6 +64,7 @@ def _locked(run_id: int) -> Run:
         return (
             Run.objects.select_for_update(of=("self",))
             .select_related("procedure", "environment")
+            .defer("procedure__text")
             .get(pk=run_id)
         )
     except Run.DoesNotExist:
