@@ -265,10 +265,14 @@ def replace(value: _Kind, **changes: Any) -> _Kind:
 
 def evolve(state: RunState, recorded: Recorded) -> RunState:
     """The state after one more event."""
-    state = replace(_apply(state, recorded), seq=recorded.seq, changed_at=recorded.at)
+    applied = _apply(state, recorded)
+    # Nobody else has seen the new state yet, so what changes with every event needs no copy of its own.
+    made = applied if applied is not state else replace(state)
+    object.__setattr__(made, "seq", recorded.seq)
+    object.__setattr__(made, "changed_at", recorded.at)
     if isinstance(recorded.event, _EXECUTION) and recorded.by.kind == "person":
-        return replace(state, executors=state.executors | {recorded.by.id})
-    return state
+        object.__setattr__(made, "executors", made.executors | {recorded.by.id})
+    return made
 
 
 # Whoever caused one of these took part in the execution and may not approve it (design.md section 7).
