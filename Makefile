@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv check test demo demo-reset run bench agent lock
+.PHONY: help venv check test demo demo-reset run bench agent lock coverage-map
 
 help:
 	@echo "make demo        everything with a simulated environment, at http://127.0.0.1:8000/ (RUNBOOK_PORT)"
@@ -10,6 +10,7 @@ help:
 	@echo "make run         the application alone, for an environment of your own"
 	@echo "make check       format, rules, types, import contracts, migrations, templates"
 	@echo "make test        the whole test suite on a real PostgreSQL and Redis"
+	@echo "make coverage-map  docs/requirements.md anew: what is demanded, what answers to it, what proves it"
 	@echo "make bench       the benchmark"
 	@echo "make agent       dist/runbook-agent.pyz, the one file to copy to a host"
 	@echo "make lock        pins the requirements anew"
@@ -35,6 +36,9 @@ check: venv
 
 test: venv
 	$(BIN)/python -m pytest $(ARGS)
+
+coverage-map: venv
+	$(BIN)/python -m tests.coverage_map
 
 demo: venv
 	@exec $(BIN)/python -m runbook.demo

@@ -24,7 +24,16 @@ def nowhere(request):
 
 urlpatterns = [
     path(f"{name}/", nowhere, name=name)
-    for name in ("environments", "runs", "approvals", "procedures", "sign-in", "sign-out")
+    for name in (
+        "account",
+        "approvals",
+        "approvals-count",
+        "environments",
+        "procedures",
+        "runs",
+        "sign-in",
+        "sign-out",
+    )
 ]
 
 
