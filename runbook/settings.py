@@ -51,6 +51,7 @@ SECOND_FACTOR = _env.one_of(
     "RUNBOOK_SECOND_FACTOR", "required" if HTTPS else "offered", ("required", "offered")
 )
 ALLAUTH_TRUSTED_PROXY_COUNT = _env.number("RUNBOOK_PROXIES", 0, 0, 5)
+PROXIES_ARE_COUNTED = bool(_env.text("RUNBOOK_PROXIES"))  # `manage.py preflight` wants it said
 _oidc = {
     "provider_id": "provider",
     "name": _env.text("OIDC_NAME") or "your organisation",
