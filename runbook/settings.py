@@ -64,6 +64,8 @@ _oidc = {
     },
 }
 OIDC_GROUPS_CLAIM = _env.one_name("OIDC_GROUPS_CLAIM", "groups")
+# Calls that an API token may make in a minute (docs/api.md).
+API_RATE = _env.number("RUNBOOK_API_RATE", 120, 10, 100_000)
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = (_env.addresses("MAIL_FROM") or ["runbook@localhost"])[0]
 
 _LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}

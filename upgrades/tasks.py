@@ -8,7 +8,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from upgrades.models import Run
-from upgrades.services import agents, claims, environment_rules, polling, runs
+from upgrades.services import agents, claims, environment_rules, polling, runs, tokens
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def tick() -> None:
             logger.exception("run %s could not be advanced at %s", run_id, timezone.now())
     claims.sweep()
     environment_rules.check_due()
+    tokens.forget_answers()
 
 
 def _ring(run_id: int) -> None:

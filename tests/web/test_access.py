@@ -39,6 +39,7 @@ EXPECTED = {
     "plan": (200, 400),
     "policies": (200, 400),
     "members": (200, (403, 403, 403, 403, 409)),
+    "environment-tokens": ((403, 403, 403, 403, 200), (403, 403, 403, 403, 400)),
     "simulated": (405, 404),
     "edit-environment": (CHANGES, CHANGED),
     "new-record": (CHANGES, CHANGED),
@@ -79,6 +80,8 @@ EXPECTED = {
     "account": (200, 405),
     "mfa_index": (200, 405),
     "mfa_list_webauthn": (200, 405),
+    "tokens": (200, 400),
+    "revoke-token": (405, 404),
     "end-sessions": (405, 303),
     "account_reauthenticate": (200, 200),
     "mfa_reauthenticate": (403, 403),
@@ -129,7 +132,7 @@ def filled(pattern, environment, run):
     host = environment.hosts.first().pk
     ids = {"environment_id": environment.pk, "run_id": run, "procedure": "config-server-ha", "version": 1}
     ids |= {"kind": "host", "record_id": host, "host_id": host, "form": "yaml", "draft_id": uuid4(), "pk": 1}
-    ids |= {"evidence_id": 1, "verb": "note", "provider_id": "provider"}
+    ids |= {"token_id": 1, "evidence_id": 1, "verb": "note", "provider_id": "provider"}
     ids |= {"step": "prerequisites", "gate": "approval"}
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda match: str(ids[match[1]]), pattern)
 

@@ -15,7 +15,16 @@ from typing import Any
 from django.db import connection
 
 from upgrades.domain.record import Chain, Link, canonical, event_ends_as
-from upgrades.domain.run_events import EVENT_FORMAT, Actor, Recorded, RunEvent, from_body, to_body
+from upgrades.domain.run_events import (
+    EVENT_FORMAT,
+    Actor,
+    Recorded,
+    RunEvent,
+    from_body,
+    from_stored,
+    to_body,
+)
+from upgrades.domain.run_events import stored as as_stored
 from upgrades.models import RunEvent as Row
 
 
@@ -28,18 +37,16 @@ def load(run_id: int, *, after: int = 0) -> list[Recorded]:
 def read(text: str) -> Recorded:
     """The event that a canonical text holds."""
     stored = json.loads(text)
-    by = stored["by"]
     return Recorded(
         seq=stored["seq"],
         at=datetime.fromisoformat(stored["at"]),
-        by=Actor(id=by["id"], name=by["name"], kind=by["kind"], roles=tuple(by["roles"])),
+        by=from_stored(stored["by"]),
         event=from_body(stored["kind"], stored["body"], stored["v"]),
     )
 
 
 def text_of(run_id: int, recorded: Recorded) -> str:
     """The canonical text of an event: everything that its hash covers."""
-    by = recorded.by
     return canonical(
         {
             "v": EVENT_FORMAT,
@@ -47,7 +54,7 @@ def text_of(run_id: int, recorded: Recorded) -> str:
             "seq": recorded.seq,
             "at": recorded.at.isoformat(),
             "kind": recorded.event.kind,
-            "by": {"id": by.id, "name": by.name, "kind": by.kind, "roles": sorted(by.roles)},
+            "by": as_stored(recorded.by),
             "body": to_body(recorded.event),
         }
     )

@@ -14,7 +14,8 @@ from typing import Any
 from django.db import connection
 
 from upgrades.domain.record import GENESIS, Break, Chain, Link, canonical, entry_ends_as
-from upgrades.domain.run_events import Actor
+from upgrades.domain.run_events import Actor, from_stored
+from upgrades.domain.run_events import stored as as_stored
 from upgrades.models import RegisterEntry
 
 SYSTEM = Actor(id="system", name="Runbook", kind="system")
@@ -53,7 +54,7 @@ def acting(by: Actor) -> None:
 
 
 def _actor(by: Actor) -> str:
-    return canonical({"id": by.id, "kind": by.kind, "name": by.name, "roles": sorted(by.roles)})
+    return canonical(as_stored(by))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,12 @@ def first_break(
 def read(row: RegisterEntry) -> Entry:
     """What the text of the row says."""
     stored = json.loads(row.text)
-    by = stored["by"]
     return Entry(
         book=stored["book"],
         number=stored["number"],
         kind=stored["kind"],
         run=stored["run"],
         at=datetime.fromisoformat(stored["at"]),
-        by=Actor(id=by["id"], name=by["name"], kind=by["kind"], roles=tuple(by["roles"])),
+        by=from_stored(stored["by"]),
         body=stored["body"],
     )

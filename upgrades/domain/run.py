@@ -286,6 +286,14 @@ Command = (
 )
 
 
+# What a person decides for others to rely on: shown to this person, and said by nobody else (trust.md 10.3).
+SIGNATURES = (Sign, Reject, SignDeviation, RejectDeviation, AskOverride, ReviewOverride)
+BY_TOKEN = (
+    "A token can never sign: a signature says that a person looked, and a program did not. Nothing was signed or "
+    "rejected. The person signs in and decides on the page."
+)
+
+
 def start(procedure: Procedure, started: e.RunStarted) -> list[RunEvent]:
     """The first events of a run: it started, and its first step is the current one."""
     first = procedure.steps[0]
@@ -294,6 +302,8 @@ def start(procedure: Procedure, started: e.RunStarted) -> list[RunEvent]:
 
 def decide(procedure: Procedure, state: RunState, command: Command, by: Actor) -> list[RunEvent]:
     """The events that `command` causes, or a `Refused` that says why not. An empty list: nothing more happens."""
+    if by.token and isinstance(command, SIGNATURES):
+        raise NotAllowed(BY_TOKEN)
     match command:
         case Report(events=events):
             return _report(procedure, state, events)

@@ -21,7 +21,8 @@ class Actor:
     """Who acted, with name and roles as they were then. `kind` is person, worker or system.
 
     Among the roles stand the groups (`group:database`). `stands_for` are those whose deputy this person is at this
-    moment; it is not stored with what the person does, a signature says itself for whom it was given.
+    moment; it is not stored with what the person does, a signature says itself for whom it was given. `token` is the
+    id of the API token through which the person acts, which makes nobody another person; empty on the pages.
     """
 
     id: str
@@ -29,6 +30,34 @@ class Actor:
     kind: str = "person"
     roles: tuple[str, ...] = ()
     stands_for: tuple[Actor, ...] = ()
+    token: str = field(default="", compare=False)
+
+    @property
+    def how(self) -> str:
+        """The name, and through what, for lists and reports."""
+        return f"{self.name} (API token {self.token})" if self.token else self.name
+
+
+def stored(actor: Actor) -> dict[str, Any]:
+    """The actor as records have it; who acts on the pages has no token there."""
+    told: dict[str, Any] = {
+        "id": actor.id,
+        "name": actor.name,
+        "kind": actor.kind,
+        "roles": sorted(actor.roles),
+    }
+    return {**told, "token": actor.token} if actor.token else told
+
+
+def from_stored(told: Mapping[str, Any]) -> Actor:
+    """The actor that `stored` wrote."""
+    return Actor(
+        id=told["id"],
+        name=told["name"],
+        kind=told["kind"],
+        roles=tuple(told["roles"]),
+        token=told.get("token", ""),
+    )
 
 
 WORKER = Actor(id="worker", name="Runbook worker", kind="worker")

@@ -1,6 +1,7 @@
 """Tables: shape and truth. What must hold together is a constraint; behaviour lives in the services."""
 
 from upgrades.models.agent import Agent, LogFile, LogLine, ProcessChange
+from upgrades.models.api import ApiToken, StoredAnswer
 from upgrades.models.environment import Application, Environment, GroupRole, Host, Membership, Target
 from upgrades.models.import_draft import ImportDraft
 from upgrades.models.plan import Claim, Finding, PlanItem, PlanOfRecord
@@ -28,6 +29,7 @@ from upgrades.models.sign_in import SignedIn
 
 __all__ = [
     "Agent",
+    "ApiToken",
     "Application",
     "Checkpoint",
     "CheckpointDelivery",
@@ -59,5 +61,6 @@ __all__ = [
     "RunStep",
     "SavedSearch",
     "SignedIn",
+    "StoredAnswer",
     "Target",
 ]

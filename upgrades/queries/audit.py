@@ -208,7 +208,7 @@ def _line(
         "at": entry.at,
         "run": entry.run,
         "rehearsal": bool(told["rehearsal"]),
-        "by": entry.by.name,
+        "by": entry.by.how,
         "roles": ", ".join(entry.by.roles) or "none",
         "change": told["change"],
     }

@@ -191,7 +191,7 @@ def _deviation(
         runs[run_id].environment.name,
         f"{WHAT[event.what]}: {where}",
         event.reason,
-        f"{item.by.name}\n{moment(item.at)}",
+        f"{item.by.how}\n{moment(item.at)}",
         verdict,
     )
 
@@ -206,7 +206,7 @@ def _refused(runs: dict[int, Run], period: Period) -> Table:
             _name(runs, run_id),
             runs[run_id].environment.name,
             moment(item.at),
-            f"{item.by.name}\n{', '.join(item.by.roles) or 'no role'}",
+            f"{item.by.how}\n{', '.join(item.by.roles) or 'no role'}",
             item.event.act,
             item.event.reason,
         )
@@ -328,14 +328,18 @@ def _changes(entries: Sequence[register.Entry], names: dict[int, str], period: P
             moment(entry.at),
             names[_environment(entry)],
             *_change(entry),
-            f"{entry.by.name}{' (in the database)' if entry.by.kind == 'database' else ''}",
+            f"{entry.by.how}{' (in the database)' if entry.by.kind == 'database' else ''}",
         )
         for entry in reversed(entries)
         if period.has(entry.at)
     )
     columns = ("Time (UTC)", "Environment", "What", "Whom or what", "By")
     return Table(
-        "Changes of roles and of approval rules", columns, (15, 19, 14, 34, 18), rows, "Nothing was changed."
+        "Changes of roles, of API tokens and of approval rules",
+        columns,
+        (15, 19, 14, 34, 18),
+        rows,
+        "Nothing was changed.",
     )
 
 
@@ -347,7 +351,13 @@ def _change(entry: register.Entry) -> tuple[str, str]:
             f"before: {_policies(body['before'])}\nafter: {_policies(body['after'])}",
         )
     who = body["name"] or body["username"]
+    if entry.kind in TOKENS:
+        told = f"{body['token']} of {who} ({body['username']}), {body['purpose']}"
+        return TOKENS[entry.kind], f"{told}\nfor: {', '.join(body['scopes'])}; until {body['expires'][:10]}"
     return entry.kind.replace(".", " "), f"{body['role']}: {who} ({body['username']})"
+
+
+TOKENS = {"token.created": "API token made", "token.revoked": "API token revoked"}
 
 
 def _policies(policies: dict[str, dict[str, Any]]) -> str:
@@ -379,7 +389,7 @@ def reads_report(
             names[entry.book],
             f"{entry.number}",
             moment(entry.at),
-            f"{entry.by.name}\n{', '.join(entry.by.roles)}",
+            f"{entry.by.how}\n{', '.join(entry.by.roles)}",
             READS.get(entry.kind, entry.kind),
             _object(entry),
         )

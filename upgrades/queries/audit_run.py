@@ -98,7 +98,7 @@ def _reads(run_id: int) -> Table:
     cells = tuple(
         (
             moment(entry.at),
-            entry.by.name,
+            entry.by.how,
             ", ".join(entry.by.roles),
             entry.kind.replace(".", " "),
             entry.body.get("name", ""),

@@ -11,6 +11,7 @@ from typing import Any
 from upgrades.domain.environment import LCA
 from upgrades.domain.environment_records import Content, Kind, Record
 from upgrades.domain.environment_text import to_csv, to_yaml
+from upgrades.domain.run_events import from_stored
 from upgrades.models import Application, Environment, Host, RegisterEntry, Target
 
 PAGE = 20
@@ -152,7 +153,7 @@ def _entry(stored: Mapping[str, Any]) -> ChangeEntry:
     return ChangeEntry(
         number=stored["number"],
         at=datetime.fromisoformat(stored["at"]),
-        who=stored["by"]["name"],
+        who=from_stored(stored["by"]).how,
         what=_WHAT.get(stored["kind"], stored["kind"]),
         file=file.get("name", ""),
         sha256=file.get("sha256", ""),

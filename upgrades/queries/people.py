@@ -16,6 +16,16 @@ def actor_id(user: AbstractUser) -> str:
     return f"user:{user.pk}"
 
 
+def through(user: AbstractUser, token: str) -> None:
+    """From here on this person acts through the API token of that id: whatever they do in this request says so."""
+    user.acts_through = token  # type: ignore[attr-defined]
+
+
+def token_of(user: AbstractUser) -> str:
+    """The id of the API token through which the person acts in this request; empty on the pages."""
+    return str(getattr(user, "acts_through", ""))
+
+
 def name_of(user: AbstractUser) -> str:
     return user.get_full_name() or user.get_username()
 
@@ -38,6 +48,7 @@ def actor_with(user: AbstractUser, roles: Iterable[str], environment: Environmen
         name=name_of(user),
         roles=(*sorted(roles), *people.groups_of(person)),
         stands_for=_stood_in_for(people.stood_in_for(person, at), environment, people),
+        token=token_of(user),
     )
 
 

@@ -47,6 +47,7 @@ from upgrades.models import (
 )
 from upgrades.queries.environment_editing import held_by_runs
 from upgrades.queries.environment_export import changes_book, content_of
+from upgrades.queries.people import token_of
 from upgrades.services.people import actor_for, actor_id
 from upgrades.services.runs import NoSuchRun, announce_environment
 
@@ -362,7 +363,7 @@ def create_environment(*, name: str, by: AbstractUser, command_id: UUID) -> Chan
         raise NotAllowed(
             "A new environment is made by an administrator of one that exists, or by whoever runs this installation."
         )
-    maker = Actor(id=actor_id(by), name=by.get_full_name() or by.get_username())
+    maker = Actor(id=actor_id(by), name=by.get_full_name() or by.get_username(), token=token_of(by))
     before = done_before(command_id, maker, "CreateEnvironment")
     if before is not None:
         return before

@@ -61,14 +61,21 @@ def proven(proof: Proof | None, by: AbstractUser, environment: Environment) -> s
                 "The crew of rehearsals signs on simulated servers only. A person has to sign here."
             )
         return proof.kind
+    return shown(proof, by)
+
+
+def shown(proof: Proof | None, by: AbstractUser) -> str:
+    """The kind of a proof that this person is there now, by the strongest means that they have; else ProofNeeded."""
+    if proof is None or proof.person != by.pk or proof.kind not in KINDS or proof.kind == "rehearsal":
+        raise ProofNeeded("This needs a fresh proof of who you are. Nothing was done. Try it once more.")
     now = timezone.now()
     if not now - timedelta(seconds=settings.PROOF_SECONDS) <= proof.at <= now + AHEAD:
         raise ProofNeeded(
-            f"You last showed who you are more than {settings.PROOF_SECONDS // 60} minutes ago. Nothing was signed. "
-            "Show it once more, and the signature follows."
+            f"You last showed who you are more than {settings.PROOF_SECONDS // 60} minutes ago. Nothing was done. "
+            "Show it once more, and what you asked for follows."
         )
     if proof.kind not in STRONG and has_second_factor(by):
-        raise ProofNeeded("You have a second factor, so a signature needs it. Nothing was signed.")
+        raise ProofNeeded("You have a second factor, so this needs it. Nothing was done.")
     return proof.kind
 
 

@@ -10,7 +10,7 @@ from allauth.mfa.totp.views import deactivate_totp
 from allauth.mfa.webauthn.views import add_webauthn, remove_webauthn
 from django.urls import URLPattern, URLResolver, path
 
-from upgrades.web import sign_in, sign_in_provider
+from upgrades.web import sign_in, sign_in_provider, tokens
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("sign-in/", sign_in.SignIn.as_view(), name="account_login"),
@@ -26,6 +26,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/", sign_in.account, name="account"),
     path("account/", sign_in.account, name="mfa_index"),
     path("account/", sign_in.account, name="mfa_list_webauthn"),
+    path("account/tokens/", tokens.show_tokens, name="tokens"),
+    path("account/tokens/<int:token_id>/revoke/", tokens.revoke_token, name="revoke-token"),
     path("account/sessions/end/", sign_in.end_sessions, name="end-sessions"),
     path("account/confirm/", sign_in.PasswordAgain.as_view(), name="account_reauthenticate"),
     path("account/confirm/code/", sign_in.CodeAgain.as_view(), name="mfa_reauthenticate"),

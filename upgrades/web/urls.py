@@ -18,6 +18,7 @@ from upgrades.web import (
     sign_in,
     simulated,
     starting,
+    tokens,
 )
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -33,6 +34,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("environments/<int:environment_id>/start/<slug:procedure>/", starting.start, name="start-run"),
     path("environments/<int:environment_id>/plan/", plans.show_plan, name="plan"),
     path("environments/<int:environment_id>/members/", members.show_members, name="members"),
+    path("environments/<int:environment_id>/tokens/", tokens.show_tokens_here, name="environment-tokens"),
     path("environments/<int:environment_id>/simulated/", simulated.act, name="simulated"),
     path(
         "environments/<int:environment_id>/edit/",

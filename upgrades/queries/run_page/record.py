@@ -30,7 +30,7 @@ def entries(sight: Sight, recorded: Iterable[Recorded]) -> tuple[Entry, ...]:
 def _entry(sight: Sight, item: Recorded) -> Entry:
     text, quote, tone = _words(sight, item)
     is_line = isinstance(item.event, e.LogEventSeen | e.LogDoubtful)
-    return Entry(item.seq, item.at, item.by.name, item.by.kind, text, quote, tone, is_line)
+    return Entry(item.seq, item.at, item.by.how, item.by.kind, text, quote, tone, is_line)
 
 
 def _words(sight: Sight, item: Recorded) -> Words:
