@@ -3,16 +3,28 @@
 import logging
 import logging.config
 import os
+from contextvars import Token
 from typing import Any
 
 from celery import Celery
-from celery.signals import beat_init, setup_logging, worker_ready
+from celery.signals import (
+    beat_init,
+    before_task_publish,
+    setup_logging,
+    task_postrun,
+    task_prerun,
+    worker_ready,
+)
+
+from upgrades.adapters import log_context
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runbook.settings")
 
 # The launcher waits for these lines in the logs.
 WORKER_READY = "the worker takes tasks"
 BEAT_READY = "beat has started"
+
+REQUEST = "runbook_request"  # the header of a message that names the request which it comes from
 
 logger = logging.getLogger("runbook.celery")
 
@@ -39,3 +51,32 @@ def say_worker_ready(**_: Any) -> None:
 def say_beat_ready(**_: Any) -> None:
     """Celery calls this when the schedule is read and the clock begins."""
     logger.info(BEAT_READY)
+
+
+# Which task a line of the log belongs to, and which request rang for it.
+
+_tokens: dict[str, Token[log_context.Scope]] = {}
+
+
+@before_task_publish.connect
+def say_which_request_rang(headers: dict[str, Any], **_: Any) -> None:
+    """Celery calls this with the headers of a message before it is sent."""
+    known = log_context.fields().get("request")
+    if known is not None:
+        headers[REQUEST] = known
+
+
+@task_prerun.connect
+def begin_lines_of_task(task_id: str, task: Any, **_: Any) -> None:
+    """Celery calls this in the process, and thread, that then runs the task."""
+    _tokens[task_id] = log_context.begin(
+        task=task.name.rpartition(".")[2], task_id=task_id, request=getattr(task.request, REQUEST, None)
+    )
+
+
+@task_postrun.connect
+def end_lines_of_task(task_id: str, **_: Any) -> None:
+    """Celery calls this after the task, whatever came of it."""
+    token = _tokens.pop(task_id, None)
+    if token is not None:
+        log_context.end(token)

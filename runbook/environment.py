@@ -170,6 +170,15 @@ class Environment:
             return default
         return value
 
+    def header_name(self, name: str) -> str:
+        """The name of an HTTP header, as X-Request-Id; empty where it is not set."""
+        value = self._get(name)
+        if value and not (value.isascii() and value.replace("-", "").isalnum()):
+            self.mistakes.append(
+                f"{name} is {value!r}. Set it to the name of a header, as X-Request-Id, or leave it out."
+            )
+        return value
+
     def text(self, name: str) -> str:
         """A text as it is; empty where it is not set."""
         return self._get(name)

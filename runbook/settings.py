@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from csp.constants import NONCE, NONE, SELF
 from kombu import Queue
@@ -35,6 +36,9 @@ STATIC_ROOT = _env.folder("STATIC_FOLDER", VAR / "static")
 SIMULATOR_URL = _env.http_url("SIMULATOR_URL")
 WEB_THREADS = _env.number("RUNBOOK_WEB_THREADS", 10, 1, 200)
 LOG_LEVEL = _env.one_of("RUNBOOK_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOG_FORMAT = _env.one_of("RUNBOOK_LOG", "json" if HTTPS else "text", ("json", "text"))
+# The header in which the proxy in front says the id of a request; empty: each request gets an id here.
+REQUEST_ID_HEADER = _env.header_name("RUNBOOK_REQUEST_ID_HEADER")
 REDIS_URL = _env.redis_url("REDIS_URL")
 _database = _env.database("DATABASE_URL")
 # The record's checkpoints (docs/record.md). Only `manage.py sign_checkpoints` reads the key.
@@ -109,6 +113,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "upgrades.web.request_log.RequestLog",
     "django.middleware.security.SecurityMiddleware",
     "runbook.middleware.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -122,6 +127,7 @@ MIDDLEWARE = [
     "upgrades.web.sign_in.SessionRules",
     # A view is closed unless it says `login_not_required`: a forgotten check opens nothing.
     "upgrades.web.sign_in.SignInRequired",
+    "upgrades.web.request_log.WhoAndWhere",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -329,18 +335,28 @@ CELERY_BEAT_SCHEDULE = {
     "tick": {"task": "upgrades.tasks.tick", "schedule": 5.0, "options": {"expires": 10}},
 }
 
-# --- logging: one line an event on stderr ---------------------------------------------------------
+# --- logging: one event, one line on stderr -------------------------------------------------------
 
+_formatter: dict[str, Any] = {
+    "json": {"()": "runbook.log_lines.JsonLine"},
+    "text": {
+        "()": "runbook.log_lines.OneLine",
+        "fmt": "{asctime} {levelname} {name} [{process}] {message}",
+        "style": "{",
+    },
+}[LOG_FORMAT]
+# Whatever is logged, by whomever: these values never are.
+_formatter["secrets"] = [
+    SECRET_KEY,
+    _database.get("PASSWORD", ""),
+    unquote(urlsplit(REDIS_URL).password or ""),
+    _oidc["secret"],
+    str(locals().get("EMAIL_HOST_PASSWORD", "")),
+]
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "line": {
-            "()": "runbook.log_lines.OneLine",
-            "format": "{asctime} {levelname} {name} [{process}] {message}",
-            "style": "{",
-        }
-    },
+    "formatters": {"line": _formatter},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
@@ -349,5 +365,11 @@ LOGGING = {
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
+        # The web server brings handlers of its own, which know nothing of all this.
+        "uvicorn": {"handlers": [], "propagate": True},
+        "uvicorn.error": {"handlers": [], "propagate": True, "level": LOG_LEVEL},
+        "uvicorn.access": {"handlers": [], "propagate": True, "level": "WARNING"},
+        # A request that failed is one line of ours (upgrades/web/request_log.py) and the traceback.
+        "django.request": {"level": "ERROR"},
     },
 }

@@ -24,6 +24,7 @@ from django.db import DatabaseError, close_old_connections, transaction
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
+from upgrades.adapters import log_context
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, Cursor, Logs
 from upgrades.models import Agent, Application, LogFile, Run, RunBinding
 from upgrades.services import agents, runs, scs_logs
@@ -263,6 +264,7 @@ class Loop:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _follow(self, agent_id: int) -> None:
+        log_context.begin(**{**log_context.fields(), "agent": agent_id})  # of this coroutine alone
         since = due_at = timezone.now()
         try:
             if await _thread(plan, agent_id, self.token) is None:

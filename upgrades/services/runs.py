@@ -19,7 +19,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from upgrades.adapters import event_store
+from upgrades.adapters import event_store, log_context
 from upgrades.adapters.run_states import state_of
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
@@ -84,13 +84,15 @@ def act(
 
     A signature takes a fresh `proof` of who gives it: ProofNeeded where it is missing or too old.
     """
-    if isinstance(command, core.Begin) and _is_operator(run_id, by):
-        command = _with_watermarks(run_id, command)
-    try:
-        return _act(run_id, command, by, command_id, proof)
-    except NotAllowed as refusal:
-        record_refusal(run_id, command, by, refusal)
-        raise
+    with log_context.about(run=run_id, step=getattr(command, "step", None)):
+        if isinstance(command, core.Begin) and _is_operator(run_id, by):
+            command = _with_watermarks(run_id, command)
+        try:
+            return _act(run_id, command, by, command_id, proof)
+        except NotAllowed as refusal:
+            logger.info("refused to user %s: %s (%s)", by.pk, type(command).__name__, refusal.code)
+            record_refusal(run_id, command, by, refusal)
+            raise
 
 
 def _is_operator(run_id: int, by: AbstractUser) -> bool:
@@ -369,10 +371,11 @@ def advance_run(run_id: int) -> bool:
 
     Everything it needs is in the database, so it may run at any time and any number of times.
     """
-    moved = _advance(run_id)
-    while (step := _step_to_begin(run_id)) is not None and _begin_watched(run_id, step):
-        _advance(run_id)
-        moved = True
+    with log_context.about(run=run_id):
+        moved = _advance(run_id)
+        while (step := _step_to_begin(run_id)) is not None and _begin_watched(run_id, step):
+            _advance(run_id)
+            moved = True
     return moved
 
 
@@ -423,7 +426,8 @@ def _begin_watched(run_id: int, command: core.Begin) -> bool:
         try:
             events = core.decide(procedure, state, command, WORKER)
         except Refused as refusal:
-            logger.info("run %s: %s", run_id, refusal.message)
+            with log_context.about(step=command.step):
+                logger.info("run %s: %s", run_id, refusal.message)
             return False
         _store(run, procedure, state, [(WORKER, events)])
     return bool(events)
