@@ -4,6 +4,7 @@ Standard library only, so that the launcher and the tests can use it before Djan
 """
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -97,6 +98,19 @@ class Environment:
                 f"{name} holds no mail address. Set it as audit@example.org, with commas between several."
             )
             return []
+        return found
+
+    def networks(self, name: str, default: str) -> list[IPv4Network | IPv6Network]:
+        """Networks separated by commas, as 10.1.0.0/16; a single address is a network of one."""
+        found: list[IPv4Network | IPv6Network] = []
+        for part in self.names(name, default):
+            try:
+                found.append(ip_network(part))
+            except ValueError:
+                self.mistakes.append(
+                    f"{name} holds {part!r}, which is no network. Set it as 10.1.0.0/16,fd12::/48: an address, a "
+                    "slash and the bits that count; those behind them are 0."
+                )
         return found
 
     def mail_server(self, name: str) -> dict[str, Any]:

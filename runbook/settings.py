@@ -41,6 +41,9 @@ LOG_FORMAT = _env.one_of("RUNBOOK_LOG", "json" if HTTPS else "text", ("json", "t
 REQUEST_ID_HEADER = _env.header_name("RUNBOOK_REQUEST_ID_HEADER")
 REDIS_URL = _env.redis_url("REDIS_URL")
 _database = _env.database("DATABASE_URL")
+# Where agents may be (docs/environments.md). Those of a simulator are on this machine.
+_PRIVATE = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+AGENT_NETWORKS = _env.networks("AGENT_NETWORKS", _PRIVATE if HTTPS else f"{_PRIVATE},127.0.0.0/8,::1")
 # The record's checkpoints (docs/record.md). Only `manage.py sign_checkpoints` reads the key.
 CHECKPOINT_KEY_FILE = _env.folder("CHECKPOINT_KEY_FILE", VAR / "checkpoint.key")
 CHECKPOINT_FILE = _env.folder("CHECKPOINT_FILE", VAR / "checkpoints.jsonl")

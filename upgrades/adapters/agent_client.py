@@ -17,10 +17,11 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import httpx
+from django.conf import settings
 
 from agent import messages
 from agent.messages import Cursor, Nonsense
-from upgrades.adapters import agent_replies
+from upgrades.adapters import agent_replies, outgoing
 from upgrades.adapters.agent_replies import (
     ApplicationLogs,
     ApplicationNews,
@@ -74,6 +75,7 @@ Cause = Literal[
     "refused",
     "redirected",
     "busy",
+    "not-allowed",
 ]
 
 _ADDRESS = re.compile(r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?/?")
@@ -139,12 +141,11 @@ class AgentClient:
         self._http = httpx.AsyncClient(
             # One deadline over the whole answer holds; httpx's own would start again with every byte.
             timeout=None,  # noqa: S113
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=20.0),
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "runbook"},
             follow_redirects=False,
             trust_env=False,
-            verify=tls or ssl.create_default_context(),
-            transport=transport,
+            transport=transport
+            or outgoing.Outgoing(settings.AGENT_NETWORKS, tls=tls or ssl.create_default_context()),
         )
 
     async def __aenter__(self) -> Self:
@@ -261,6 +262,8 @@ class AgentClient:
             raise AgentTrouble(
                 "too-slow", address.agent, why, "It is asked again; look at the host's load."
             ) from None
+        except outgoing.NotAllowed as refusal:
+            raise _not_allowed(address.agent, str(refusal)) from None
         except httpx.RemoteProtocolError as error:
             if str(error).startswith("Server disconnected"):  # before the first byte: the agent just ended
                 raise _unreachable(address.agent, error) from None
@@ -272,7 +275,7 @@ class AgentClient:
         self, address: AgentAddress, path: str, pairs: list[tuple[str, str]]
     ) -> tuple[str, dict[str, str], str]:
         """Address, headers and nonce of a signed question."""
-        if not _ADDRESS.fullmatch(address.url):
+        if not _is_url(address.url):
             why = "its address is not of the form https://host:port."
             raise AgentTrouble("refused", address.agent, why, "Correct it in the agent's registration.")
         query, nonce = messages.canonical_query(pairs), self._nonce()
@@ -317,14 +320,18 @@ class AgentClient:
 
 
 async def _body(agent: str, response: httpx.Response) -> bytes:
-    """The body, as long as it stays within the limit; nothing is decoded, so it cannot grow."""
-    body = bytearray()
-    async for block in response.aiter_raw():
-        body += block
-        if len(body) > messages.BODY_LIMIT:
-            why = f"its answer is longer than {messages.BODY_LIMIT} bytes and was cut off."
-            raise AgentTrouble("too-large", agent, why, "Nothing of it was used; ask for less at once.")
-    return bytes(body)
+    try:
+        return await outgoing.read_at_most(response, messages.BODY_LIMIT)
+    except outgoing.TooLong:
+        why = f"its answer is longer than {messages.BODY_LIMIT} bytes and was cut off."
+        raise AgentTrouble("too-large", agent, why, "Nothing of it was used; ask for less at once.") from None
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return bool(_ADDRESS.fullmatch(text) and httpx.URL(text).host)
+    except httpx.InvalidURL:  # as https://0177.0.0.1:7101
+        return False
 
 
 def _refusal(agent: str, value: Any) -> AgentTrouble:
@@ -353,6 +360,11 @@ def _not_from_the_agent(agent: str) -> AgentTrouble:
     why = "the answer is not signed by this agent for this question: another program answers, or the keys differ."
     now = "It was thrown away; check address and key."
     return AgentTrouble("not-from-the-agent", agent, why, now)
+
+
+def _not_allowed(agent: str, why: str) -> AgentTrouble:
+    now = "Correct the address in the agent's registration, or list the network in AGENT_NETWORKS."
+    return AgentTrouble("not-allowed", agent, f"it was not asked: {why}", now)
 
 
 def _unreachable(agent: str, error: Exception) -> AgentTrouble:

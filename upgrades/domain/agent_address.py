@@ -14,7 +14,11 @@ _FORM = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):
 # Below 1024 is the system's; the others are stores, directories and mail, which no agent is.
 _NEVER = frozenset({1433, 1521, 2049, 2379, 3306, 3389, 5432, 5672, 6379, 9200, 11211, 27017})
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_METADATA_NAMES = frozenset(
+    {"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"}
+)
 _EMBEDDING = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10")))
+_THIS_NETWORK = ip_network("0.0.0.0/8")
 _METADATA = frozenset(map(ip_address, ("169.254.169.254", "100.100.100.200", "fd00:ec2::254")))
 
 
@@ -43,6 +47,8 @@ def read_address(text: str, *, loopback: bool, taken_ports: Collection[int] = ()
     if scheme != "https":
         raise NotUsable("Log lines must not travel in the clear: the address begins with https.")
     name = read_host(host.strip("[]"))
+    if name in _METADATA_NAMES:
+        raise NotUsable("Nothing at this address is ever asked. Write the address of the agent's host.")
     try:
         address = ip_address(name)
     except ValueError:
@@ -66,11 +72,16 @@ def is_never_asked(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return (
-        address.is_loopback
-        or address.is_unspecified
-        or address.is_link_local
+        address.is_loopback or address.is_link_local or address in _METADATA or is_of_no_one_machine(address)
+    )
+
+
+def is_of_no_one_machine(address: IPv4Address | IPv6Address) -> bool:
+    """Unspecified, multicast, reserved, or with another address inside (NAT64, 6to4, Teredo)."""
+    return (
+        address.is_unspecified
+        or address in _THIS_NETWORK
         or address.is_multicast
         or (isinstance(address, IPv4Address) and address.is_reserved)
-        or address in _METADATA
         or any(address in network for network in _EMBEDDING if network.version == address.version)
     )

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -22,10 +20,11 @@ from django.contrib.auth.models import AbstractUser
 from django.db import transaction
 from django.utils import timezone
 
-from upgrades.adapters import register
+from upgrades.adapters import outgoing, register
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, Health
-from upgrades.domain.agent_address import is_never_asked, read_address, read_agent_id
+from upgrades.domain.agent_address import read_address, read_agent_id
 from upgrades.domain.environment_records import Kind, NotUsable, ident
+from upgrades.domain.reach import Reach
 from upgrades.domain.refusal import BadInput, OutOfTurn, Unavailable
 from upgrades.domain.run_events import Actor
 from upgrades.models import Agent, Environment, Host, RegisterEntry
@@ -161,21 +160,22 @@ def _own_ports() -> Collection[int]:
     return {int(port) for port in (database, redis) if port}
 
 
-def _resolved(url: str) -> list[str]:
-    parts = urlsplit(url)
-    try:
-        answers = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    return sorted({str(answer[4][0]).partition("%")[0] for answer in answers})
-
-
 def _must_be_askable(url: str) -> None:
-    """Every address that the name has must be one that may be asked; a name that is not known yet may be entered."""
-    if loopback_allowed() and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
-        return
-    if any(is_never_asked(ip_address(address)) for address in _resolved(url)):
-        raise NotUsable("This name leads to an address that is never asked, such as this machine itself.")
+    """Every address that the name has must be one that may be asked; a name that is not known yet may be entered.
+
+    This is for whoever enters it. The check that counts is made with each connection (`adapters.outgoing`).
+    """
+    reach = Reach(tuple(settings.AGENT_NETWORKS))
+    try:
+        parts = urlsplit(url)
+        outgoing.must_be_allowed(reach, outgoing.addresses_of(parts.hostname or "", parts.port or 443))
+    except ValueError:
+        raise NotUsable("Its address is not of the form https://host:port.") from None
+    except outgoing.NotAllowed:
+        raise NotUsable(
+            f"This address is outside the networks that may be asked, which are {reach}. Write another one, or have "
+            "its network listed in AGENT_NETWORKS."
+        ) from None
 
 
 def _must_be_free(environment: Environment, host: Host) -> None:
