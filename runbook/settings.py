@@ -54,6 +54,8 @@ locals().update(_env.mail_server("MAIL_URL"))
 PROOF_SECONDS = _env.number("RUNBOOK_PROOF_SECONDS", 300, 30, 900)
 IDLE_MINUTES = _env.number("RUNBOOK_IDLE_MINUTES", 60, 5, 720)
 SESSION_HOURS = _env.number("RUNBOOK_SESSION_HOURS", 10, 1, 24)
+# Days after the end of an emergency within which an auditor looks into it.
+REVIEW_DAYS = _env.number("RUNBOOK_REVIEW_DAYS", 7, 1, 90)
 SECOND_FACTOR = _env.one_of(
     "RUNBOOK_SECOND_FACTOR", "required" if HTTPS else "offered", ("required", "offered")
 )

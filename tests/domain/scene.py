@@ -35,7 +35,15 @@ START = datetime(2026, 3, 1, 22, 0, tzinfo=UTC)
 SERVERS = {"new": "confserv_b", "old": "confserv"}
 
 
-def started(*, database_upgraded=False, old_version="8.1.3", target="8.5.101", policies=None, **facts):
+def started(
+    *,
+    database_upgraded=False,
+    old_version="8.1.3",
+    target="8.5.101",
+    policies=None,
+    category="normal",
+    **facts,
+):
     bindings = {
         "new": Bound("confserv_b", "ConfigurationServer", "fra-cfg-02", old_version),
         "old": Bound("confserv", "ConfigurationServer", "fra-cfg-01", old_version),
@@ -69,6 +77,7 @@ def started(*, database_upgraded=False, old_version="8.1.3", target="8.5.101", p
         facts=known | facts,
         policies=policies or {"point-of-no-return": {"role": "approver", "signatures": 1}},
         authors=list(HA.authors),
+        category=category,
     )
 
 

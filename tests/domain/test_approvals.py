@@ -441,3 +441,27 @@ def test_a_step_that_is_entered_anew_has_no_holder():
     scene.begin()
     scene.restart()
     assert scene.state.steps["stop-old"].holder is None
+
+
+def test_an_emergency_change_is_reviewed_once_it_is_over():
+    scene = Scene(category="emergency")
+    review = run.ReviewOverride(number=run_events.WHOLE_RUN, text=REASON)
+    assert scene.state.reviews_open == (0,)
+    with pytest.raises(OutOfTurn, match="still open"):
+        scene.act(review, AUDITOR)
+    scene.act(run.Abort(reason=REASON))
+    assert scene.state.reviews_open == (0,)
+    with pytest.raises(NotAllowed, match="auditor"):
+        scene.act(review, ANNA)
+    scene.act(review, AUDITOR)
+    assert scene.state.reviews_open == ()
+    with pytest.raises(OutOfTurn, match="closed this review already"):
+        scene.act(review, AUDITOR)
+
+
+def test_a_normal_change_has_no_review_of_its_own():
+    scene = Scene()
+    scene.act(run.Abort(reason=REASON))
+    assert scene.state.reviews_open == ()
+    with pytest.raises(BadInput, match="no emergency"):
+        scene.act(run.ReviewOverride(number=run_events.WHOLE_RUN, text=REASON), AUDITOR)

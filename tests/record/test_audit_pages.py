@@ -14,8 +14,8 @@ from tests.factories import make_user, start
 from tests.record.scene import note
 from tests.record.tampering import as_owner
 from upgrades.domain.refusal import NotAllowed
-from upgrades.domain.run import AskDeviation, SignDeviation
-from upgrades.models import RegisterEntry, SavedSearch
+from upgrades.domain.run import Abort, AskDeviation, ReviewOverride, SignDeviation
+from upgrades.models import Agent, Environment, RegisterEntry, Run, SavedSearch
 
 pytestmark = pytest.mark.django_db
 REASON = "The window closes in ten minutes and the step is done by hand."
@@ -273,3 +273,47 @@ def test_what_others_wrote_is_shown_harmlessly(auditor, stage):
     page = text(auditor, f"/audit/runs/{stage.run_id}/")
     assert "<img src=x" not in page
     assert "⟦U+202E⟧" in page
+
+
+def test_an_emergency_change_is_marked_from_its_start_and_its_review_becomes_overdue(auditor, stage):
+    wish = {"category": "emergency", "reason": "The primary fails every hour; calls are lost."}
+    stage.act(Abort(reason=REASON))
+    stage.run_id = run_id = start(stage.environment, stage.operator, **wish)
+    stage.act(Abort(reason=REASON))
+    assert [line.run for line in auditor.get("/audit/", {"only": "reviews"}).context["shown"].lines] == [
+        run_id
+    ]
+    page = text(auditor, f"/audit/runs/{run_id}/")
+    assert "CHG0042317 (emergency)" in page
+    assert wish["reason"] in page
+    assert "no rehearsal of this text in this environment ended before" in page
+    duties = text(auditor, "/audit/duties/")
+    assert "Emergencies without a review" in duties
+    assert "overdue" not in duties.partition("Emergencies without a review")[2].partition("Deviations")[0]
+    Run.objects.filter(pk=run_id).update(ended_at=timezone.now() - timedelta(days=8))
+    duties = text(auditor, "/audit/duties/")
+    assert "overdue" in duties.partition("Emergencies without a review")[2].partition("Deviations")[0]
+    stage.act(ReviewOverride(number=0, text=REASON), by=stage.auditor)
+    assert "Every emergency has been looked into." in text(auditor, "/audit/duties/")
+    assert auditor.get("/audit/", {"only": "reviews"}).context["shown"].count == 0
+    assert auditor.get("/audit/", {"only": "emergencies"}).context["shown"].count == 1
+
+
+def test_the_report_names_the_rehearsal_before_it_and_the_clocks_of_the_hosts(auditor, stage):
+    Agent.objects.filter(host__name="fra-cfg-01").update(seen_at=timezone.now(), clock_skew=-1.3)
+    copy = Environment.objects.create(name="copy", rehearsal_of=stage.environment)
+    Run.objects.create(
+        environment=copy,
+        procedure=stage.run.procedure,
+        title="before",
+        rehearsal=True,
+        status="ended",
+        ending="completed",
+        started_at=timezone.now(),
+        ended_at=timezone.now(),
+    )
+    stage.act(Abort(reason=REASON))
+    run_id = start(stage.environment, stage.operator)
+    page = text(auditor, f"/audit/runs/{run_id}/")
+    assert "as “completed”" in page
+    assert "fra-cfg-01 -1.3 s" in page

@@ -77,6 +77,7 @@ def test_a_run_starts_from_the_dialog(client, dialog):
     answers = {
         "command_id": uuid4(),
         "kind": "live",
+        "category": "normal",
         "parameter-target": "8.5.101",
         f"parameter-{OPTION}": "300",
     }

@@ -224,6 +224,7 @@ def test_the_form_of_the_dialog_carries_the_item(client, small, starter):
             "command_id": uuid4(),
             "plan_item": item.pk,
             "kind": "live",
+            "category": "standard",
             "role-new": bound["new"],
             "role-old": bound["old"],
             "parameter-target": "8.5.101",

@@ -38,6 +38,8 @@ def answers(environment, **changes):
         "parameter-database-upgraded": "false",
         "parameter-keep-database-until": "",
         "change": "CHG0042317",
+        "category": "normal",
+        "reason": "",
         **changes,
     }
 
@@ -207,3 +209,22 @@ def test_the_dialog_asks_the_database_a_bounded_number_of_questions(
 ):
     with django_assert_max_num_queries(16):
         client.get(address(environment))
+
+
+def test_an_emergency_says_why(client, environment, operator):
+    answer = client.post(address(environment), answers(environment, category="emergency"))
+    assert answer.status_code == 400
+    assert "at least 20 characters" in str(answer.context["form"].errors["reason"])
+    assert not Run.objects.exists()
+    reason = "The primary fails every hour; calls are lost."
+    answer = client.post(address(environment), answers(environment, category="emergency", reason=reason))
+    assert answer.status_code == 303
+    page = client.get(answer["Location"]).content.decode()
+    assert "Emergency change." in page
+    assert reason in page
+
+
+def test_a_category_that_nobody_knows_is_refused(client, environment, operator):
+    answer = client.post(address(environment), answers(environment, category="urgent"))
+    assert answer.status_code == 400
+    assert "category" in answer.context["form"].errors

@@ -196,7 +196,8 @@ class AskOverride:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewOverride:
-    """An auditor closes the review of an emergency override; also when the run is over."""
+    """An auditor closes the review of an emergency override, or of an emergency change (`WHOLE_RUN`); also when the
+    run is over."""
 
     number: int
     text: str
@@ -726,14 +727,19 @@ def _sign_override(
 def _review(state: RunState, command: ReviewOverride, by: Actor) -> list[RunEvent]:
     if by.kind != "person" or "auditor" not in by.roles:
         raise NotAllowed(f"{by.name} may not close the review: that takes the role auditor.")
-    deviation = state.deviations.get(command.number)
-    if deviation is None or not deviation.is_emergency or not deviation.signed:
-        raise BadInput(f"Number {command.number} is no emergency override of this run.", "number")
-    if deviation.review is not None:
-        raise OutOfTurn(f"{deviation.review.by.name} closed this review already.")
-    return [
-        e.OverrideReviewed(number=deviation.number, text=checked(command.text, what="The text", least=REASON))
-    ]
+    text = checked(command.text, what="The text", least=REASON)
+    if command.number == e.WHOLE_RUN and state.is_emergency:
+        if not state.is_over:
+            raise OutOfTurn("The run is still open. Look into an emergency change once it is over.")
+        before = state.review
+    else:
+        deviation = state.deviations.get(command.number)
+        if deviation is None or not deviation.is_emergency or not deviation.signed:
+            raise BadInput(f"Number {command.number} is no emergency of this run.", "number")
+        before = deviation.review
+    if before is not None:
+        raise OutOfTurn(f"{before.by.name} closed this review already.")
+    return [e.OverrideReviewed(number=command.number, text=text)]
 
 
 def _never_waived(state: RunState, step: Step, command: AskDeviation) -> str:

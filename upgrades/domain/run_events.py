@@ -73,6 +73,11 @@ class Bound:
     version: str
 
 
+EMERGENCY = "emergency"
+CATEGORIES = ("standard", "normal", EMERGENCY)  # of a change, as change management calls them
+WHOLE_RUN = 0  # in the place of an override's number: the run itself
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
     kind: ClassVar[str] = "run.started"
@@ -88,6 +93,11 @@ class RunStarted:
     policies: dict[str, dict[str, Any]]
     authors: list[str]
     change: str = ""
+    category: str = "normal"  # of the change: one of CATEGORIES
+    reason: str = ""  # why it is done and what it is expected to touch
+    clocks: dict[str, int] = field(
+        default_factory=dict
+    )  # host -> ms that its clock was ahead when the run started
     rehearsal_of: str = ""
     takes_back: int = 0  # the run whose work this one takes back
     # Group -> its members in order: their `key`, and which role of the run is `each`, `beside` and `peer` for it.
@@ -481,7 +491,10 @@ class DeviationSigned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideReviewed:
-    """An auditor has looked into an emergency override and closes its review; the mark on the run stays."""
+    """An auditor has looked into an emergency and closes its review; the mark on the run stays.
+
+    `number` is that of the overridden approval, or `WHOLE_RUN` where the run itself was an emergency change.
+    """
 
     kind: ClassVar[str] = "override.reviewed"
     number: int

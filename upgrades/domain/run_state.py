@@ -149,6 +149,7 @@ class RunState:
     route: tuple[str, ...] = ()  # steps to enter next, before the order of the text counts again
     kept: frozenset[str] = frozenset()  # steps that were done under an earlier text: they are passed over
     authors: frozenset[str] = frozenset()  # of every text that the run has followed
+    review: Recorded | None = None  # of a run that is an emergency change
 
     @property
     def is_over(self) -> bool:
@@ -176,6 +177,17 @@ class RunState:
     def emergencies(self) -> tuple[Deviation, ...]:
         """The emergency overrides that were carried out: they mark the run for ever."""
         return tuple(item for item in self.deviations.values() if item.is_emergency and item.signed)
+
+    @property
+    def is_emergency(self) -> bool:
+        """Whether the run itself is an emergency change: it is looked into afterwards, too."""
+        return self.started.category == e.EMERGENCY and not self.started.rehearsal
+
+    @property
+    def reviews_open(self) -> tuple[int, ...]:
+        """The numbers of the emergencies that no auditor has looked into yet; `WHOLE_RUN` for the run itself."""
+        whole = (e.WHOLE_RUN,) if self.is_emergency and self.review is None else ()
+        return (*whole, *(item.number for item in self.emergencies if item.review is None))
 
     def asked_at(self, step: str, gate: str) -> datetime | None:
         """Since when the present request for an approval stands; None while the step is still to come."""
@@ -550,6 +562,8 @@ def _deviation(state: RunState, recorded: Recorded) -> RunState:
             return replace(state, deviations={**state.deviations, asked.number: asked})
         case e.DeviationRejected():
             return _decided(state, recorded, event.number, signed=False, comment=event.reason)
+        case e.OverrideReviewed(number=e.WHOLE_RUN):
+            return replace(state, review=recorded)
         case e.OverrideReviewed():
             reviewed = replace(state.deviations[event.number], review=recorded)
             return replace(state, deviations={**state.deviations, event.number: reviewed})

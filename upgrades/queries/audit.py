@@ -35,6 +35,8 @@ ONLY = (
     ("deviations", "With deviations"),
     ("overrides", "With an overridden gate or a skipped step"),
     ("refusals", "With refused attempts"),
+    ("emergencies", "Emergency changes and overrides"),
+    ("reviews", "With a review that nobody has closed"),
 )
 _COUNTED = (DeviationAsked.kind, DeviationSigned.kind, AttemptRefused.kind)
 
@@ -90,6 +92,7 @@ class AuditLine:
     by: str
     roles: str
     change: str
+    category: str
     reason: str
     ended_at: datetime | None
     deviations: int = 0
@@ -132,7 +135,10 @@ def _by_run(entries: QuerySet[RegisterEntry], filters: Filters) -> QuerySet[Regi
         name = f'"kind":"person","name":"[^"]*{re.escape(filters.person)}'
         acted = RunEvent.objects.filter(text__iregex=name).values("run")
         entries = entries.filter(Q(run__in=acted) | Q(run=None, text__iregex=name))
-    if filters.only:
+    if filters.only in ("emergencies", "reviews"):
+        column = "emergencies" if filters.only == "emergencies" else "reviews_open"
+        entries = entries.filter(run__in=Run.objects.filter(**{f"{column}__gt": 0}).values("pk"))
+    elif filters.only:
         entries = entries.filter(run__in=_with(filters.only).values("run"))
     return entries
 
@@ -211,6 +217,7 @@ def _line(
         "by": entry.by.how,
         "roles": ", ".join(entry.by.roles) or "none",
         "change": told["change"],
+        "category": told.get("category", ""),
     }
     if entry.run is None:
         title = f"{told['procedure']}: not started"
@@ -272,7 +279,7 @@ def _chosen(environments: Sequence[Environment], filters: Filters) -> list[Envir
 
 def _table(lines: Sequence[AuditLine]) -> Table:
     columns = ("Environment", "No.", "Run", "Time (UTC)", "What", "Kind", "State", "By", "Roles then",
-               "Change", "Ended (UTC)", "Deviations", "Refused attempts", "Reason")  # fmt: skip
+               "Change", "Category", "Ended (UTC)", "Deviations", "Refused attempts", "Reason")  # fmt: skip
     rows = tuple(
         (
             line.environment,
@@ -285,6 +292,7 @@ def _table(lines: Sequence[AuditLine]) -> Table:
             line.by,
             line.roles,
             line.change,
+            line.category,
             moment(line.ended_at),
             f"{line.deviations}",
             f"{line.refusals}",
@@ -292,7 +300,7 @@ def _table(lines: Sequence[AuditLine]) -> Table:
         )
         for line in lines
     )
-    return Table("Runs", columns, (9, 5, 4, 10, 14, 7, 7, 8, 7, 7, 9, 5, 5, 12), rows, "Nothing fits.")
+    return Table("Runs", columns, (9, 4, 4, 9, 13, 7, 7, 8, 7, 7, 7, 9, 5, 5, 11), rows, "Nothing fits.")
 
 
 @dataclass(frozen=True, slots=True)

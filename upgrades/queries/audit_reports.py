@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractUser
 from django.db.models import Q, QuerySet
 
@@ -75,6 +76,7 @@ def duties_report(
         facts=_facts(environments, period, user, now),
         tables=(
             _open_burdens(runs, now),
+            _reviews(runs, now),
             _deviations(runs, period),
             _refused(runs, period),
             _past_burdens(runs, period),
@@ -109,6 +111,35 @@ def _open_burdens(runs: dict[int, Run], now: datetime) -> Table:
         cells,
         "Nothing is open and nothing is owed.",
         runs=tuple(row.run_id for row in rows),
+    )
+
+
+def _reviews(runs: dict[int, Run], now: datetime) -> Table:
+    """Emergencies that nobody has looked into yet. A review is due `REVIEW_DAYS` after the end of its run."""
+    waiting = sorted(
+        (run for run in runs.values() if run.reviews_open), key=lambda run: run.ended_at or now, reverse=False
+    )
+    within = timedelta(days=settings.REVIEW_DAYS)
+    cells = tuple(
+        (
+            _name(runs, run.pk),
+            run.environment.name,
+            run.title,
+            f"{run.reviews_open}",
+            moment(run.ended_at + within) if run.ended_at else "its run is open",
+            "overdue" if run.ended_at and run.ended_at + within < now else "",
+        )
+        for run in waiting
+    )
+    columns = ("Run", "Environment", "What", "Reviews", "Due (UTC)", "")
+    return Table(
+        "Emergencies without a review",
+        columns,
+        (12, 20, 32, 8, 18, 10),
+        cells,
+        "Every emergency has been looked into.",
+        text=f"A review is due {settings.REVIEW_DAYS} days after the end of the run.",
+        runs=tuple(run.pk for run in waiting),
     )
 
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import AbstractUser
 
 from upgrades.adapters import event_store, register
 from upgrades.domain.report import Report, Table, moment
-from upgrades.models import Checkpoint, CheckpointLeaf, RegisterEntry
+from upgrades.models import Checkpoint, CheckpointLeaf, RegisterEntry, Run
 from upgrades.queries.audit import ROLES
 from upgrades.queries.run_page import RunPage, run_page, seen_by
 from upgrades.queries.run_report import run_report
@@ -45,6 +45,26 @@ def number_of(run_id: int) -> int | None:
     return RegisterEntry.objects.filter(run=run_id, kind=STARTED).values_list("number", flat=True).first()
 
 
+def rehearsed_before(run_id: int) -> str:
+    """Which rehearsal of the same text in the same environment ended before this run started; in words."""
+    run = Run.objects.get(pk=run_id)
+    if run.rehearsal:
+        return "this is a rehearsal"
+    found = (
+        Run.objects.filter(
+            rehearsal=True,
+            environment__rehearsal_of=run.environment_id,
+            procedure=run.procedure_id,
+            ended_at__lt=run.started_at,
+        )
+        .order_by("-ended_at")
+        .first()
+    )
+    if found is None:
+        return "no rehearsal of this text in this environment ended before"
+    return f"run {found.pk}, ended {moment(found.ended_at)} UTC as “{found.ending or found.status}”"
+
+
 def audit_run(run_id: int, user: AbstractUser) -> AuditRun | None:
     """None when there is no such run, or this person neither audits nor administers its environment."""
     seen = seen_by(run_id, user)
@@ -58,7 +78,9 @@ def audit_run(run_id: int, user: AbstractUser) -> AuditRun | None:
     rows = _seals(leaves)
     return AuditRun(
         page=page,
-        report=run_report(page, history, opened_by(run_id), number=number_of(run_id)),
+        report=run_report(
+            page, history, opened_by(run_id), number=number_of(run_id), rehearsed=rehearsed_before(run_id)
+        ),
         broken=f"Event {broken.seq}: {broken.reason}" if broken else "",
         events=len(history),
         sealed=max(sealed, default=0),

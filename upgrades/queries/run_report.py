@@ -108,13 +108,15 @@ def run_report(
     opened: Mapping[str, Sequence[datetime]],
     *,
     number: int | None,
+    rehearsed: str,
 ) -> Report:
-    """The report. `number` is the run's in the gap-free list of its environment."""
+    """The report. `number` is the run's in the gap-free list of its environment, `rehearsed` what `rehearsed_before`
+    tells."""
     return Report(
         kind="Report of a rehearsal" if page.rehearsal else "Report of a run",
         title=page.title,
         warning=REHEARSAL if page.rehearsal else "",
-        facts=_facts(page, number),
+        facts=_facts(page, number, rehearsed),
         tables=(
             _burdens(page),
             _steps(page),
@@ -130,7 +132,7 @@ def run_report(
     )
 
 
-def _facts(page: RunPage, number: int | None) -> tuple[tuple[str, str], ...]:
+def _facts(page: RunPage, number: int | None, rehearsed: str) -> tuple[tuple[str, str], ...]:
     servers = ", ".join(
         server.name for pair in page.pairs for server in (pair.left, pair.right) if server is not None
     )
@@ -138,16 +140,24 @@ def _facts(page: RunPage, number: int | None) -> tuple[tuple[str, str], ...]:
         ("Run", f"{page.id}, number {number} in the list of its environment" if number else f"{page.id}"),
         ("Environment", f"{page.environment} (simulated)" if page.simulated else page.environment),
         ("State", f"{page.status_text}. {page.ending}" if page.status == "aborted" else page.status_text),
-        ("Change", page.change or "none was named"),
+        ("Change", f"{page.change or 'none was named'} ({page.category})"),
+        ("Reason and impact", page.reason or "none was stated"),
+        ("Rehearsed before", rehearsed),
         ("Procedure", f"{page.procedure}, version {page.procedure_version} of {page.procedure_id}"),
         ("Text of the procedure", f"SHA-256 {page.procedure_hash}"),
         ("Servers", servers),
+        ("Clocks of the hosts", _clocks(page)),
         ("Started", f"{moment(page.started_at)} UTC by {page.starter}"),
         ("Ended", f"{moment(page.ended_at)} UTC, after {page.took}" if page.ended_at else "still open"),
         ("Steps", page.position),
         ("Newest event", page.head),
     ]
     return tuple(rows)
+
+
+def _clocks(page: RunPage) -> str:
+    told = ", ".join(f"{host} {ahead / 1000:+.1f} s" for host, ahead in sorted(page.clocks.items()))
+    return f"{told} against the application's when the run started" if told else "were not known at the start"
 
 
 def _burdens(page: RunPage) -> Table:

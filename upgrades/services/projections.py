@@ -60,8 +60,8 @@ def _summary(run: Run, procedure: Procedure, state: RunState, head: str) -> None
     run.ended_at = state.ended_at
     run.seq = state.seq
     run.head = head
-    run.emergencies = len(state.emergencies)
-    run.reviews_open = sum(1 for item in state.emergencies if item.review is None)
+    run.emergencies = len(state.emergencies) + state.is_emergency
+    run.reviews_open = len(state.reviews_open)
     run.waits_for_worker = waits_for_worker(procedure, state)
     run.probes = [_question(state, gate) for gate in wanted_probes(procedure, state)]
     run.version += 1

@@ -44,6 +44,7 @@ def run_started(run: Run, started: RunStarted, by: Actor) -> None:
             "procedure_hash": started.procedure_hash,
             "rehearsal": started.rehearsal,
             "change": started.change,
+            "category": started.category,
         },
     )
 

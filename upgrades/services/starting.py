@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -18,10 +18,11 @@ from upgrades.domain.gates import applies
 from upgrades.domain.groups import NOBODY, Chosen
 from upgrades.domain.procedure import ConfirmGate, Parameter, Procedure, Role
 from upgrades.domain.refusal import BadInput, NotAllowed
+from upgrades.domain.run import REASON
 from upgrades.domain.run_state import begin
 from upgrades.domain.start_approval import wants_start_approval
 from upgrades.domain.wording import checked, fill
-from upgrades.models import Application, Environment, ProcedureVersion
+from upgrades.models import Agent, Application, Environment, ProcedureVersion
 from upgrades.queries.facts import facts_at_start
 from upgrades.queries.groups import members
 from upgrades.queries.procedures import newest, procedure_of
@@ -40,6 +41,8 @@ class Answers:
     parameters: Mapping[str, str]
     confirmations: Mapping[str, str]
     change: str = ""
+    category: str = "normal"
+    reason: str = ""
     plan_item: int | None = None
     takes_back: int = 0  # the run whose work this one takes back, and what it leaves open
     inherits: tuple[e.BurdenInherited, ...] = ()
@@ -66,6 +69,8 @@ def start_run(
     by: AbstractUser,
     command_id: UUID,
     plan_item: int | None = None,
+    category: str = "normal",
+    reason: str = "",
 ) -> Done:
     """Start a run of the newest version of `procedure`; a rehearsal starts on a simulated copy of the environment.
 
@@ -73,7 +78,7 @@ def start_run(
     Raises `BadAnswers` with every mistake of the dialog, `NotAllowed` without the role operator, `OutOfTurn` when one
     of the servers belongs to another open run.
     """
-    answers = Answers(bindings, parameters, confirmations, change, plan_item)
+    answers = Answers(bindings, parameters, confirmations, change, category, reason, plan_item)
     environment = _environment(environment_id, by)
     actor = actor_for(by, environment)
     if "operator" not in actor.roles:
@@ -161,9 +166,22 @@ def _check(
         checked(answers.change, what="The change number", most=120)
     except BadInput as mistake:
         mistakes["change"] = mistake.message
+    mistakes |= _about_the_change(answers)
     if mistakes:
         raise BadAnswers(mistakes)
     return bound, facts, chosen
+
+
+def _about_the_change(answers: Answers) -> dict[str, str]:
+    """What is wrong with the category and the reason of the change. An emergency is explained when it begins."""
+    if answers.category not in e.CATEGORIES:
+        return {"category": f"Choose one of {', '.join(e.CATEGORIES)}."}
+    least = REASON if answers.category == e.EMERGENCY else 0
+    try:
+        checked(answers.reason, what="The reason", least=least, most=2000)
+    except BadInput as mistake:
+        return {"reason": mistake.message}
+    return {}
 
 
 def _members(
@@ -301,6 +319,9 @@ def _open(
         policies=(original or environment).policies,
         authors=list(procedure.authors),
         change=answers.change.strip(),
+        category=answers.category,
+        reason=answers.reason.strip(),
+        clocks=_clocks(bound.values()),
         rehearsal_of=original.name if original is not None else "",
         takes_back=answers.takes_back,
         groups=chosen.groups,
@@ -320,6 +341,15 @@ def _open(
     planning.attach(done.run, item)
     hurry([application.host_id for application in bound.values()])
     return done
+
+
+def _clocks(bound: Iterable[Application]) -> dict[str, int]:
+    """How many milliseconds the clock of each host is ahead of ours, by its agent's last answer."""
+    hosts = {application.host_id for application in bound}
+    agents = Agent.objects.filter(host__in=hosts, seen_at__isnull=False).values_list(
+        "host__name", "clock_skew"
+    )
+    return {name: round(ahead * 1000) for name, ahead in agents}
 
 
 def agents_and_servers(environment: Environment, roles: Mapping[str, Server]) -> dict[str, Application]:

@@ -35,6 +35,11 @@ from upgrades.web.environments import environment_or_404, person
 from upgrades.web.forms import TWICE
 
 YES_NO = [("true", "Yes"), ("false", "No")]
+CATEGORIES = [
+    ("standard", "Standard: done before, approved as a kind of change"),
+    ("normal", "Normal: approved for this once"),
+    ("emergency", "Emergency: an auditor looks into it afterwards"),
+]
 KINDS = {
     "rehearsal": "Rehearsal: on simulated copies of these servers. Nothing touches the real ones.",
     "live": "Live: you carry it out on the real servers.",
@@ -56,6 +61,21 @@ class StartForm(forms.Form):
         max_length=120,
         label="Change number",
         help_text="As your change management has it, for example CHG0042317. It stands on the run and its report.",
+    )
+    category = forms.ChoiceField(
+        choices=CATEGORIES,
+        initial="normal",
+        widget=forms.RadioSelect,
+        label="Kind of change",
+        error_messages={"required": "Choose what kind of change it is."},
+    )
+    reason = forms.CharField(
+        required=False,
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        label="Why, and what it may touch",
+        help_text="Reason and expected impact, for those who sign and for whoever asks in a year. "
+        "An emergency needs it.",
     )
 
     def __init__(self, dialog: StartDialog, *args: Any, **kwargs: Any) -> None:
@@ -110,6 +130,8 @@ class StartForm(forms.Form):
             },
             "rehearsal": given["kind"] == "rehearsal",
             "change": given["change"],
+            "category": given["category"],
+            "reason": given["reason"],
             "command_id": given["command_id"],
             "plan_item": given["plan_item"],
         }

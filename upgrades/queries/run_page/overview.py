@@ -23,6 +23,7 @@ from upgrades.queries.run_page.shapes import (
     Hold,
     May,
     Note,
+    Review,
     Signature,
     Tile,
 )
@@ -254,6 +255,16 @@ def _review(sight: Sight, item: Deviation) -> May:
     if not item.is_emergency or not item.signed or item.review is not None:
         return _NEVER
     return sight.may(core.ReviewOverride(number=item.number, text=ENOUGH))
+
+
+def whole_review(sight: Sight) -> Review:
+    """The review of the run itself, where it is an emergency change."""
+    found = sight.state.review
+    if found is not None and isinstance(found.event, e.OverrideReviewed):
+        return Review(_NEVER, found.by.name, found.event.text)
+    if not sight.state.is_emergency:
+        return Review(_NEVER)
+    return Review(sight.may(core.ReviewOverride(number=e.WHOLE_RUN, text=ENOUGH)))
 
 
 def _what(sight: Sight, item: Deviation) -> str:

@@ -75,7 +75,8 @@ def _words(sight: Sight, item: Recorded) -> Words:
         case e.DeviationAsked() | e.DeviationSigned() | e.DeviationRejected():
             return _deviation(sight, event)
         case e.OverrideReviewed(number=number, text=text):
-            return f"Closes the review of emergency override {number}", text, "go"
+            what = f"emergency override {number}" if number else "this emergency change"
+            return f"Closes the review of {what}", text, "go"
         case e.NoteAdded(step=step, text=text):
             return f"Note{f' at {sight.label(step)}' if step else ''}", text, ""
         case e.RunHeld() | e.RunResumed() | e.RunGoneOver() | e.RunClosing():
@@ -91,7 +92,10 @@ def _started(event: e.RunStarted) -> Words:
     if event.takes_back:
         kind = f"Takes back run {event.takes_back}. {kind}"
     change = f", change {event.change}" if event.change else ""
-    return f"{kind} of {event.procedure} version {event.procedure_version}{change}", "", "act"
+    if event.category == e.EMERGENCY:
+        kind = f"Emergency change. {kind}"
+    text = f"{kind} of {event.procedure} version {event.procedure_version}{change}"
+    return text, event.reason, "act"
 
 
 def _step(

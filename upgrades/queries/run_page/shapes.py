@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from upgrades.domain.run_events import EMERGENCY
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -28,6 +30,15 @@ class May:
     allowed: bool
     why: str = ""
     mine: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What an auditor found afterwards; `by` is empty while nobody has looked. `close`: may this person do it now?"""
+
+    close: May
+    by: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,6 +502,8 @@ class RunPage:
     procedure_version: int
     procedure_hash: str
     change: str
+    category: str
+    reason: str
     starter: str
     starter_is_me: bool
     started_at: datetime
@@ -521,6 +534,8 @@ class RunPage:
     files: tuple[File, ...]
     whole: bool
     head: str
+    review: Review
+    clocks: Mapping[str, int]
     answers: tuple[DialogAnswer, ...] = ()
     may: Mapping[str, May] = field(default_factory=dict)
 
@@ -536,6 +551,11 @@ class RunPage:
     def emergencies(self) -> tuple[DeviationRow, ...]:
         """The emergency overrides that were carried out."""
         return tuple(row for row in self.deviations if row.emergency and row.status == "signed")
+
+    @property
+    def is_emergency(self) -> bool:
+        """Whether the run is an emergency change, not a rehearsal of one."""
+        return self.category == EMERGENCY and not self.rehearsal
 
     @property
     def shows_burdens(self) -> bool:
