@@ -25,6 +25,8 @@ _env = Environment(os.environ)
 SECRET_KEY = _env.required(
     "SECRET_KEY", "a random text of 50 characters or more, as `openssl rand -hex 32` prints", 50
 )
+# The key before this one, while what it signed and sealed is still about.
+SECRET_KEY_FALLBACKS = [_env.text("SECRET_KEY_BEFORE")] if _env.text("SECRET_KEY_BEFORE") else []
 DEBUG = _env.switch("DEBUG", default=False)
 HTTPS = _env.switch("RUNBOOK_HTTPS", default=True)
 _hosts = _env.names("RUNBOOK_HOSTS", "127.0.0.1,localhost")

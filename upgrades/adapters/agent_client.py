@@ -38,6 +38,7 @@ from upgrades.adapters.agent_replies import (
     Process,
     ProcessProbe,
 )
+from upgrades.adapters.certificates import trusting
 
 __all__ = [
     "AgentAddress",
@@ -102,12 +103,16 @@ class AgentTrouble(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AgentAddress:
-    """Where an agent is and what proves that it is the one. `url` is https://host:port; `secret` 64 hex digits."""
+    """Where an agent is and what proves that it is the one. `url` is https://host:port; `secret` 64 hex digits.
+
+    `certificate` (PEM) is what its TLS must rest on; empty: what the client trusts.
+    """
 
     agent: str
     url: str
     key_id: str
     secret: str = field(repr=False)
+    certificate: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +143,28 @@ class AgentClient:
         self._now = now
         self._nonce = nonce
         self._deadline = deadline
-        self._http = httpx.AsyncClient(
-            # One deadline over the whole answer holds; httpx's own would start again with every byte.
-            timeout=None,  # noqa: S113
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "runbook"},
-            follow_redirects=False,
-            trust_env=False,
-            transport=transport
-            or outgoing.Outgoing(settings.AGENT_NETWORKS, tls=tls or ssl.create_default_context()),
-        )
+        self._tls = tls
+        self._transport = transport
+        self._http: dict[str, httpx.AsyncClient] = {}
+
+    def _connections(self, certificate: str) -> httpx.AsyncClient:
+        """The connections whose TLS rests on this certificate: none of them serves an agent with another one."""
+        found = self._http.get(certificate)
+        if found is None:
+            tls = trusting(certificate) if certificate else self._tls or ssl.create_default_context()
+            found = self._http[certificate] = httpx.AsyncClient(
+                # One deadline over the whole answer holds; httpx's own would start again with every byte.
+                timeout=None,  # noqa: S113
+                headers={
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                    "User-Agent": "runbook",
+                },
+                follow_redirects=False,
+                trust_env=False,
+                transport=self._transport or outgoing.Outgoing(settings.AGENT_NETWORKS, tls=tls),
+            )
+        return found
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,7 +176,8 @@ class AgentClient:
 
     async def aclose(self) -> None:
         """Ends all connections."""
-        await self._http.aclose()
+        for connections in self._http.values():
+            await connections.aclose()
 
     async def health(self, address: AgentAddress) -> Health:
         """Who answers there and which applications it knows; AgentTrouble otherwise, as for all questions."""
@@ -255,7 +274,8 @@ class AgentClient:
         url, headers, nonce = self._question(address, path, pairs)
         seconds = min(max(wait, 0.0), messages.WAIT_LIMIT) + self._deadline
         try:
-            async with asyncio.timeout(seconds), self._http.stream("GET", url, headers=headers) as response:
+            connections = self._connections(address.certificate)
+            async with asyncio.timeout(seconds), connections.stream("GET", url, headers=headers) as response:
                 return await self._receive(address, nonce, response)
         except TimeoutError:
             why = f"no whole answer came within {seconds:g} seconds."
@@ -278,6 +298,9 @@ class AgentClient:
         if not _is_url(address.url):
             why = "its address is not of the form https://host:port."
             raise AgentTrouble("refused", address.agent, why, "Correct it in the agent's registration.")
+        if not messages.SECRET.match(address.secret):
+            why = "its key cannot be read here, as after a change of SECRET_KEY."
+            raise AgentTrouble("refused", address.agent, why, "Make a new key on the agent's page.")
         query, nonce = messages.canonical_query(pairs), self._nonce()
         if len(path) + len(query) >= messages.QUERY_LIMIT:
             why = "the question names too many log files."
@@ -367,10 +390,49 @@ def _not_allowed(agent: str, why: str) -> AgentTrouble:
     return AgentTrouble("not-allowed", agent, f"it was not asked: {why}", now)
 
 
+# What OpenSSL says of a certificate, and what people can do about it. The first that fits counts.
+_TLS_TROUBLE = (
+    ("certificate has expired", "its certificate has ended.", "Give the agent a new one."),
+    (
+        "not yet valid",
+        "its certificate is not valid yet.",
+        "Look at the clocks, or give the agent another one.",
+    ),
+    (
+        "certificate is not valid for",
+        "its certificate is for another name.",
+        "Give the agent one for the name in its address.",
+    ),
+    (
+        "key too weak",
+        "the key of its certificate is too weak.",
+        "Give the agent one with RSA of 2048 bits or more, or EC.",
+    ),
+    (
+        "self-signed certificate",
+        "its certificate is not the one that is known here, and no authority signed it.",
+        "Paste the agent's certificate into its registration.",
+    ),
+    (
+        "unable to get local issuer",
+        "its certificate is not the one that is known here, or its authority is not.",
+        "Paste the agent's certificate, or its authority's, into its registration.",
+    ),
+    ("certificate verify failed", "its certificate is not accepted.", "Give the agent another one."),
+    ("PROTOCOL_VERSION", "it offers no version of TLS from 1.2 on.", "Renew Python or OpenSSL on its host."),
+    (
+        "UNSUPPORTED_PROTOCOL",
+        "it offers no version of TLS from 1.2 on.",
+        "Renew Python or OpenSSL on its host.",
+    ),
+    ("SSL", "no TLS comes about.", "See whether an agent with TLS listens at this address."),
+)
+
+
 def _unreachable(agent: str, error: Exception) -> AgentTrouble:
-    if "SSL" in str(error):
-        why = "no connection, since its certificate or TLS version is not accepted."
-        return AgentTrouble("unreachable", agent, why, "Enter the authority that signed it, or renew it.")
+    for sign, why, now in _TLS_TROUBLE:
+        if sign in str(error):
+            return AgentTrouble("unreachable", agent, f"no connection, since {why}", now)
     why = "no connection, or it broke off."
     return AgentTrouble(
         "unreachable", agent, why, "See whether host and agent run and the network lets us through."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 from upgrades.models.environment import Application, Environment, Host
+from upgrades.models.sealed import SealedText
 
 
 class Agent(models.Model):
@@ -15,7 +16,10 @@ class Agent(models.Model):
     agent_id = models.CharField(max_length=120)
     url = models.URLField(max_length=300)
     key_id = models.CharField(max_length=64)
-    secret = models.CharField(max_length=64)
+    secret = SealedText()
+    certificate = models.TextField(
+        blank=True, help_text="PEM: what its TLS must rest on. Empty: the authorities of the system."
+    )
     version = models.CharField(max_length=40, blank=True)
     seen_at = models.DateTimeField(null=True, blank=True)
     clock_skew = models.FloatField(default=0, help_text="Seconds that the agent's clock is ahead of ours.")

@@ -133,6 +133,7 @@ _WHAT = {
     "environment.edited": "changed it by hand",
     "agent.registered": "registered an agent",
     "agent.moved": "changed an agent's address or id; it has a new key",
+    "agent.certificate": "changed the certificate that an agent's TLS rests on",
     "agent.key": "made a new key for an agent",
     "agent.removed": "removed an agent",
     "agent.tried": "asked an agent for its health",

@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from upgrades.adapters import outgoing, register
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, Health
+from upgrades.adapters.certificates import fingerprints, read_certificate
 from upgrades.domain.agent_address import read_address, read_agent_id
 from upgrades.domain.environment_records import Kind, NotUsable, ident
 from upgrades.domain.reach import Reach
@@ -56,27 +57,41 @@ class Registered:
 
 @transaction.atomic
 def save_agent(
-    *, environment_id: int, host_id: int, agent_id: str, url: str, by: AbstractUser, command_id: UUID
+    *,
+    environment_id: int,
+    host_id: int,
+    agent_id: str,
+    url: str,
+    by: AbstractUser,
+    command_id: UUID,
+    certificate: str = "",
 ) -> Registered:
-    """Register the agent of a host, or change its id or address; either makes a new key."""
+    """Register the agent of a host, or change its id, address or certificate.
+
+    Another id or address makes a new key. Another certificate does not: it says whom TLS believes, the key still
+    says whose the answers are.
+    """
     environment, actor = locked_for(environment_id, by)
     earlier = done_before(command_id, actor, "SaveAgent")
     host = _host(environment, host_id)
     agent = Agent.objects.filter(host=host).first()
     if earlier is not None:
         return _told_before(earlier, agent)
-    agent_id, url = _read(agent_id, url)
-    if agent is not None and (agent.agent_id, agent.url) == (agent_id, url):
+    agent_id, url, certificate = _read(agent_id, url, certificate)
+    stays = agent is not None and (agent.agent_id, agent.url) == (agent_id, url)
+    if agent is not None and stays and agent.certificate == certificate:
         return Registered(
             receipt(command_id, actor, "SaveAgent", Changed(environment.pk, 0)), agent_id, agent.key_id, ""
         )
     _must_be_free(environment, host)
     _must_be_only(environment, host, agent_id)
-    before = {"id": agent.agent_id, "url": agent.url} if agent is not None else {}
+    before = _told(agent) if agent is not None else {}
     agent = agent or Agent(environment=environment, host=host)
-    agent.agent_id, agent.url = agent_id, url
-    secret = _new_key(agent)
-    kind = "agent.moved" if before else "agent.registered"
+    agent.agent_id, agent.url, agent.certificate = agent_id, url, certificate
+    if stays:
+        agent.save(update_fields=["certificate"])
+    secret = "" if stays else _new_key(agent)
+    kind = "agent.certificate" if stays else "agent.moved" if before else "agent.registered"
     done = _record(environment, actor, kind, host, before, agent)
     receipt(command_id, actor, "SaveAgent", done)
     return Registered(done, agent.agent_id, agent.key_id, secret)
@@ -92,7 +107,7 @@ def rotate_key(*, environment_id: int, host_id: int, by: AbstractUser, command_i
     if earlier is not None:
         return _told_before(earlier, agent)
     _must_be_free(environment, host)
-    before = {"id": agent.agent_id, "url": agent.url, "key": agent.key_id}
+    before = _told(agent)
     secret = _new_key(agent)
     done = _record(environment, actor, "agent.key", host, before, agent)
     receipt(command_id, actor, "RotateAgentKey", done)
@@ -109,7 +124,7 @@ def remove_agent(*, environment_id: int, host_id: int, by: AbstractUser, command
     host = _host(environment, host_id)
     agent = _agent(host)
     _must_be_free(environment, host)
-    before = {"id": agent.agent_id, "url": agent.url}
+    before = _told(agent)
     agent.delete()
     done = _record(environment, actor, "agent.removed", host, before, None)
     return receipt(command_id, actor, "RemoveAgent", done)
@@ -138,7 +153,7 @@ def loopback_allowed() -> bool:
     return not settings.HTTPS
 
 
-def _read(agent_id: str, url: str) -> tuple[str, str]:
+def _read(agent_id: str, url: str, certificate: str) -> tuple[str, str, str]:
     mistakes: dict[str, str] = {}
     try:
         agent_id = read_agent_id(agent_id)
@@ -149,9 +164,13 @@ def _read(agent_id: str, url: str) -> tuple[str, str]:
         _must_be_askable(url)
     except NotUsable as mistake:
         mistakes["url"] = str(mistake)
+    try:
+        certificate = read_certificate(certificate, at=timezone.now())
+    except NotUsable as mistake:
+        mistakes["certificate"] = str(mistake)
     if mistakes:
         raise BadFields(mistakes)
-    return agent_id, url
+    return agent_id, url, certificate
 
 
 def _own_ports() -> Collection[int]:
@@ -204,13 +223,24 @@ def _new_key(agent: Agent) -> str:
     return agent.secret
 
 
+def _told(agent: Agent) -> dict[str, str]:
+    """What the account of changes says of an agent: never the key itself."""
+    return {
+        "id": agent.agent_id,
+        "url": agent.url,
+        "key": agent.key_id,
+        "certificate": " ".join(fingerprints(agent.certificate)),
+    }
+
+
 def _record(
     environment: Environment, actor: Actor, kind: str, host: Host, before: dict[str, str], agent: Agent | None
 ) -> Changed:
-    after = {"id": agent.agent_id, "url": agent.url, "key": agent.key_id} if agent is not None else {}
+    after = _told(agent) if agent is not None else {}
+    titles = (("id", "Id"), ("url", "Address"), ("key", "Key id"), ("certificate", "Certificate"))
     fields = [
         {"field": name, "title": title, "before": before.get(name, ""), "after": after.get(name, "")}
-        for name, title in (("id", "Id"), ("url", "Address"), ("key", "Key id"))
+        for name, title in titles
         if before.get(name, "") != after.get(name, "")
     ]
     act = "added" if not before else "removed" if agent is None else "changed"

@@ -40,7 +40,13 @@ OVER = ("ended", "aborted")
 
 
 def address_of(agent: Agent) -> AgentAddress:
-    return AgentAddress(agent=agent.agent_id, url=agent.url, key_id=agent.key_id, secret=agent.secret)
+    return AgentAddress(
+        agent=agent.agent_id,
+        url=agent.url,
+        key_id=agent.key_id,
+        secret=agent.secret,
+        certificate=agent.certificate,
+    )
 
 
 @dataclass(frozen=True, slots=True)

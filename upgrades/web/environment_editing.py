@@ -14,6 +14,7 @@ from django.shortcuts import render, resolve_url
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
+from upgrades.adapters.certificates import fingerprints
 from upgrades.domain.application_type import NUMBERS
 from upgrades.domain.environment_records import FIELDS, LCA, ROLES, TARGETS_ONLY, Kind, Record, blank
 from upgrades.domain.refusal import NotAllowed, Refused
@@ -361,6 +362,14 @@ class AgentForm(ActForm):
         help_text="https://host:port. Changing id or address makes a new key: no old key goes to a new place.",
         error_messages={"required": "The address is needed."},
     )
+    certificate = forms.CharField(
+        required=False,
+        max_length=20_000,
+        label="Certificate",
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "autocomplete": "off"}),
+        help_text="PEM: the agent's own, or that of the authority which signed it. Then TLS rests on nothing else. Left "
+        "empty, the authorities of this system count.",
+    )
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -391,6 +400,7 @@ def _agent_form(host: Host) -> AgentForm:
         "command_id": uuid4(),
         "agent_id": agent.agent_id if agent else host.name,
         "url": agent.url if agent else f"https://{host.name}:7101",
+        "certificate": agent.certificate if agent else "",
     }
     return AgentForm(initial=initial)
 
@@ -414,7 +424,11 @@ def _act_on_agent(
         case "save" if form.is_valid():
             given = form.cleaned_data
             made = agent_registration.save_agent(
-                **where, agent_id=given["agent_id"], url=given["url"], command_id=command
+                **where,
+                agent_id=given["agent_id"],
+                url=given["url"],
+                certificate=given["certificate"],
+                command_id=command,
             )
         case _:
             return _agent_page(request, environment, host, form, status=400)
@@ -441,6 +455,7 @@ def _agent_page(
         "form": form,
         "agent": agent,
         "view": agent_view(agent, timezone.now()),
+        "fingerprints": fingerprints(agent.certificate) if agent else [],
         "made": made,
         "tried": tried,
         "refused": refused,
