@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from runbook.stores import APP_ROLE, Stores
+from tests.record.conftest import stage, vault  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

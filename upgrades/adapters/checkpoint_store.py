@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -126,8 +127,20 @@ class DamagedFile(ValueError):
 
 def line_of(row: Row, first: int) -> str:
     """The line of a checkpoint, with the leaves that came with it."""
-    new = [leaf.text for leaf in leaves(start=first, end=row.size)]
-    return json.dumps({"first": first, "leaves": new, "note": row.note}, sort_keys=True, ensure_ascii=False)
+    return _line(first, leaves(start=first, end=row.size), row.note)
+
+
+def _line(first: int, new: Iterable[Leaf], note: str) -> str:
+    told = {"first": first, "leaves": [leaf.text for leaf in new], "note": note}
+    return json.dumps(told, sort_keys=True, ensure_ascii=False)
+
+
+def all_lines() -> Iterator[str]:
+    """The lines of all checkpoints, oldest first, out of one reading."""
+    waiting, first = leaves(), 0
+    for row in Row.objects.order_by("number").iterator():
+        yield _line(first, itertools.islice(waiting, row.size - first), row.note)
+        first = row.size
 
 
 def first_leaf_of(row: Row) -> int:

@@ -34,6 +34,7 @@ def reads_book(environment_id: int) -> str:
 
 
 KEYS_BOOK = "keys"
+SYSTEM_BOOK = "system"  # backups taken and put back
 
 
 def enter(book: str, kind: str, *, by: Actor, body: Mapping[str, Any], run: int | None = None) -> int:

@@ -15,7 +15,7 @@ class RegisterEntry(models.Model):
 
     Books, each numbered from 1 without holes: `runs/<environment>` (runs started, starts refused),
     `access/<environment>` (roles given and taken, policies changed), `reads/<environment>` (evidence opened, records
-    and lists exported), `keys` (which key signs checkpoints from when on).
+    and lists exported), `keys` (which key signs checkpoints from when on), `system` (backups taken and put back).
     """
 
     book = models.CharField(max_length=60)
