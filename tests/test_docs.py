@@ -15,9 +15,9 @@ LINKED = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 def test_every_test_that_a_page_names_is_there(page):
     for file, test in NAMED.findall(page.read_text("utf-8")):
         assert (ROOT / file).is_file(), file
-        assert not test or re.search(rf"^ *(async )?def {test}\(", (ROOT / file).read_text("utf-8"), re.M), (
-            test
-        )
+        assert not test or re.search(
+            rf"^ *(async )?def {test}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE
+        ), test
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
