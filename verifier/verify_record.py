@@ -270,6 +270,7 @@ def check(bundle, keys, kept, say):
         check_seals(note, seals, manifest.get("run"), hashes, findings)
     if kept:
         check_kept(kept, note, keys or _keys_of(bundle), manifest.get("run"), hashes, exported, findings)
+    check_procedures(bundle, findings)
     check_evidence(bundle, findings)
     check_files(bundle, manifest, findings)
     return findings
@@ -478,6 +479,28 @@ def check_evidence(bundle, findings):
     findings.fine(
         "%d evidence file%s: each is the one that was attached" % (count, "" if count == 1 else "s")
     )
+
+
+def check_procedures(bundle, findings):
+    """Each text that the run followed lies under the SHA-256 that its events name, and has it."""
+    count = 0
+    for line in bundle.text("events.jsonl").split("\n"):
+        try:
+            event = json.loads(line)
+            if event["kind"] not in ("run.started", "run.gone-over"):
+                continue
+            wanted, seq = event["body"]["procedure_hash"], event["seq"]
+            name = "procedures/" + wanted + ".yaml"
+        except (ValueError, KeyError, TypeError):
+            continue  # the chain has told it already
+        count += 1
+        if name not in bundle.names:
+            findings.bad("procedure of event %d: its text is missing" % seq)
+            return
+        if bundle.sha256(name) != wanted:
+            findings.bad("procedure of event %d: the text is not the one that the run followed" % seq)
+            return
+    findings.fine("%d text%s of procedures: as the run followed them" % (count, "" if count == 1 else "s"))
 
 
 def check_files(bundle, manifest, findings):

@@ -46,12 +46,14 @@ def test_a_bundle_has_all_that_an_auditor_needs_and_is_sound(bundle, stage, veri
     )
     assert {"keys.txt", "manifest.json", "verify_record.py"} <= set(names)
     assert len([name for name in names if name.startswith("evidence/")]) == 2
+    assert f"procedures/{stage.run.procedure.text_hash}.yaml" in names
     assert "The last word." in report
     assert "Nina Adler" in report
     assert "screen 1.txt" in report[report.index(">Evidence<") :]
     assert "http" not in report.replace("http-equiv", "")
     code, said = verify(bundle, "--key", key)
     assert (code, said.splitlines()[-1]) == (0, "The record is what was written.")
+    assert "1 text of procedures: as the run followed them" in said
     assert f"covers event 1 to event {len(texts)}" in said
 
 
@@ -215,6 +217,16 @@ def test_an_evidence_file_replaced_is_named_with_its_event(bundle, stage, verify
     assert (
         "the file is missing" in verify(edited(bundle, tmp_path / "b.zip", **{name: None}), "--key", key)[1]
     )
+
+
+def test_another_text_of_the_procedure_is_found(bundle, stage, verify, key, tmp_path):
+    name = f"procedures/{stage.run.procedure.text_hash}.yaml"
+    target = edited(bundle, tmp_path / "edited.zip", **{name: b"procedure: another"})
+    code, said = verify(target, "--key", key)
+    assert code == 1
+    assert "procedure of event 1: the text is not the one that the run followed" in said
+    said = verify(edited(bundle, tmp_path / "b.zip", **{name: None}), "--key", key)[1]
+    assert "procedure of event 1: its text is missing" in said
 
 
 def test_a_checkpoint_with_a_wrong_signature_is_refused(bundle, verify, key, tmp_path):

@@ -116,7 +116,7 @@ def run_report(
         kind="Report of a rehearsal" if page.rehearsal else "Report of a run",
         title=page.title,
         warning=REHEARSAL if page.rehearsal else "",
-        facts=_facts(page, number, rehearsed),
+        facts=_facts(page, number, rehearsed, _authors(history)),
         tables=(
             _burdens(page),
             _steps(page),
@@ -132,7 +132,7 @@ def run_report(
     )
 
 
-def _facts(page: RunPage, number: int | None, rehearsed: str) -> tuple[tuple[str, str], ...]:
+def _facts(page: RunPage, number: int | None, rehearsed: str, authors: str) -> tuple[tuple[str, str], ...]:
     servers = ", ".join(
         server.name for pair in page.pairs for server in (pair.left, pair.right) if server is not None
     )
@@ -145,6 +145,7 @@ def _facts(page: RunPage, number: int | None, rehearsed: str) -> tuple[tuple[str
         ("Rehearsed before", rehearsed),
         ("Procedure", f"{page.procedure}, version {page.procedure_version} of {page.procedure_id}"),
         ("Text of the procedure", f"SHA-256 {page.procedure_hash}"),
+        ("Written by", authors or "nobody is named"),
         ("Servers", servers),
         ("Clocks of the hosts", _clocks(page)),
         ("Started", f"{moment(page.started_at)} UTC by {page.starter}"),
@@ -153,6 +154,14 @@ def _facts(page: RunPage, number: int | None, rehearsed: str) -> tuple[tuple[str
         ("Newest event", page.head),
     ]
     return tuple(rows)
+
+
+def _authors(history: Sequence[Recorded]) -> str:
+    """Who wrote the texts that the run followed: none of them approves it."""
+    named = [
+        author for item in history if isinstance(item.event, e.RunStarted) for author in item.event.authors
+    ]
+    return ", ".join(dict.fromkeys(named))
 
 
 def _clocks(page: RunPage) -> str:

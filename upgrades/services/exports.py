@@ -28,8 +28,8 @@ from upgrades.domain.log_events import visible
 from upgrades.domain.record import Link, canonical
 from upgrades.domain.refusal import BadInput
 from upgrades.domain.report import Report, Table, without_formula
-from upgrades.domain.run_events import EvidenceAttached, Recorded
-from upgrades.models import Checkpoint, Environment, Evidence, Run
+from upgrades.domain.run_events import EvidenceAttached, Recorded, RunGoneOver, RunStarted
+from upgrades.models import Checkpoint, Environment, Evidence, ProcedureVersion, Run
 from upgrades.queries.audit_run import number_of, opened_by, rehearsed_before
 from upgrades.queries.run_page import Seen, run_page, seen_by
 from upgrades.queries.run_report import run_report
@@ -44,6 +44,7 @@ report.html, report.pdf   what happened, to read and print
 events.jsonl              the events of the run, one a line, exactly as they were hashed
 chain.txt                 for each event: its number, the hash of the event before, its own hash
                           (SHA-256 of: hash of the event before, a line feed, the line of events.jsonl)
+procedures/               the texts that the run followed, each under its SHA-256; events.jsonl names it
 evidence/                 attached files, each under its SHA-256; events.jsonl has their names
 seals.json                the newest signed checkpoint, and how it covers this run
 keys.txt                  the public keys: number of the first checkpoint of each, and the key
@@ -173,12 +174,22 @@ def _write(writer: _Writer, taken: _Taken, at: datetime, by: AbstractUser) -> No
         "keys.txt", "".join(f"{item.first} {item.key.text}\n" for item in known if item.first).encode()
     )
     writer.add("verify_record.py", verifier().read_bytes())
+    _add_procedures(writer, taken.history)
     _add_evidence(writer, taken.history)
 
 
 def verifier() -> Path:
     """The one-file verifier that goes with each bundle."""
     return Path(settings.BASE_DIR) / "verifier" / "verify_record.py"
+
+
+def _add_procedures(writer: _Writer, history: Iterable[Recorded]) -> None:
+    """Every text that the run has followed, under its hash: what was approved, word by word."""
+    followed = [
+        item.event.procedure_hash for item in history if isinstance(item.event, RunStarted | RunGoneOver)
+    ]
+    for row in ProcedureVersion.objects.filter(text_hash__in=followed):
+        writer.add(f"procedures/{row.text_hash}.yaml", row.text.encode())
 
 
 def _add_evidence(writer: _Writer, history: Iterable[Recorded]) -> None:
