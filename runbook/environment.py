@@ -3,7 +3,7 @@
 Standard library only, so that the launcher and the tests can use it before Django is there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,30 @@ SWITCHES = {
 LIBPQ_OPTIONS = frozenset(
     {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name"}
 )
+
+
+def _without(whole: str, parts: Iterable[str]) -> list[IPv4Network | IPv6Network]:
+    """The network without its `parts`, as few networks as make it up."""
+    found: list[Any] = [ip_network(whole)]
+    for part in map(ip_network, parts):
+        found = [
+            piece
+            for network in found
+            for piece in (network.address_exclude(part) if part.subnet_of(network) else (network,))
+        ]
+    return found
+
+
+# What the registries of special-purpose addresses leave (RFC 6890 and those that follow it).
+_PUBLIC = [
+    *_without(
+        "0.0.0.0/0",
+        ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+         "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+         "224.0.0.0/3"),
+    ),
+    *_without("2000::/3", ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")),
+]  # fmt: skip
 
 
 class SettingMistakes(SystemExit):
@@ -101,9 +125,15 @@ class Environment:
         return found
 
     def networks(self, name: str, default: str) -> list[IPv4Network | IPv6Network]:
-        """Networks separated by commas, as 10.1.0.0/16; a single address is a network of one."""
+        """Networks separated by commas, as 10.1.0.0/16; a single address is a network of one.
+
+        The word `public` stands for all addresses of the public internet.
+        """
         found: list[IPv4Network | IPv6Network] = []
         for part in self.names(name, default):
+            if part == "public":
+                found += _PUBLIC
+                continue
             try:
                 found.append(ip_network(part))
             except ValueError:

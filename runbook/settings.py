@@ -43,6 +43,13 @@ LOG_LEVEL = _env.one_of("RUNBOOK_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING"
 LOG_FORMAT = _env.one_of("RUNBOOK_LOG", "json" if HTTPS else "text", ("json", "text"))
 # The header in which the proxy in front says the id of a request; empty: each request gets an id here.
 REQUEST_ID_HEADER = _env.header_name("RUNBOOK_REQUEST_ID_HEADER")
+# Notices (docs/notifications.md): the address that stands in them, and where webhooks may go.
+BASE_URL = _env.http_url("RUNBOOK_URL") or (
+    f"https://{_hosts[0] if _hosts else 'localhost'}"
+    if HTTPS
+    else f"http://127.0.0.1:{_env.number('RUNBOOK_PORT', 8000, 1, 65535)}"
+)
+WEBHOOK_NETWORKS = _env.networks("WEBHOOK_NETWORKS", "public" if HTTPS else "public,127.0.0.0/8,::1")
 REDIS_URL = _env.redis_url("REDIS_URL")
 _database = _env.database("DATABASE_URL")
 # Where agents may be (docs/environments.md). Those of a simulator are on this machine.

@@ -8,7 +8,16 @@ from celery import shared_task
 from django.utils import timezone
 
 from upgrades.models import Run
-from upgrades.services import agents, claims, environment_rules, polling, runs, tokens
+from upgrades.services import (
+    agents,
+    claims,
+    environment_rules,
+    notice_sending,
+    notices,
+    polling,
+    runs,
+    tokens,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +56,24 @@ def tick() -> None:
     claims.sweep()
     environment_rules.check_due()
     tokens.forget_answers()
+    if notice_sending.is_due(timezone.now()):
+        send_notices.delay()
+    notices.look_at_clock(timezone.now())
+
+
+@shared_task(name="upgrades.tasks.send_notices")
+def send_notices() -> None:
+    """Send the messages that are due; what is left over is found by the next tick."""
+    notice_sending.send_due()
 
 
 def _ring(run_id: int) -> None:
     advance_run.delay(run_id)
 
 
+def _ring_for_messages() -> None:
+    send_notices.delay()
+
+
 runs.on_wake(_ring)
+notices.on_due(_ring_for_messages)

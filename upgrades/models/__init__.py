@@ -4,6 +4,14 @@ from upgrades.models.agent import Agent, LogFile, LogLine, ProcessChange
 from upgrades.models.api import ApiToken, StoredAnswer
 from upgrades.models.environment import Application, Environment, GroupRole, Host, Membership, Target
 from upgrades.models.import_draft import ImportDraft
+from upgrades.models.notice import (
+    CalendarFeed,
+    Notice,
+    NoticeChoice,
+    NoticeDelivery,
+    NoticeEndpoint,
+    PlannedTime,
+)
 from upgrades.models.plan import Claim, Finding, PlanItem, PlanOfRecord
 from upgrades.models.policy import PolicyChange, Presence
 from upgrades.models.procedure import ProcedureVersion
@@ -31,6 +39,7 @@ __all__ = [
     "Agent",
     "ApiToken",
     "Application",
+    "CalendarFeed",
     "Checkpoint",
     "CheckpointDelivery",
     "CheckpointLeaf",
@@ -46,8 +55,13 @@ __all__ = [
     "LogFile",
     "LogLine",
     "Membership",
+    "Notice",
+    "NoticeChoice",
+    "NoticeDelivery",
+    "NoticeEndpoint",
     "PlanItem",
     "PlanOfRecord",
+    "PlannedTime",
     "PolicyChange",
     "Presence",
     "ProcedureVersion",

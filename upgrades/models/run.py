@@ -124,6 +124,9 @@ class RunBurden(models.Model):
     title = models.CharField(max_length=300)
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
+    due_at = models.DateTimeField(
+        null=True, blank=True, help_text="When an exposure lasts longer than expected, or a duty is overdue."
+    )
     owner_id = models.CharField(max_length=80, blank=True)
     owner_name = models.CharField(max_length=200, blank=True)
 

@@ -137,6 +137,12 @@ _WHAT = {
     "agent.key": "made a new key for an agent",
     "agent.removed": "removed an agent",
     "agent.tried": "asked an agent for its health",
+    "endpoint.added": "added an endpoint for notices",
+    "endpoint.changed": "changed an endpoint for notices",
+    "endpoint.secret": "made a new secret for an endpoint",
+    "endpoint.removed": "removed an endpoint for notices",
+    "endpoint.tried": "sent an endpoint a test message",
+    "plan.timed": "changed when runs are planned",
 }
 
 

@@ -13,6 +13,7 @@ from django.db import transaction
 
 from upgrades.adapters import event_store
 from upgrades.domain.condition import holds
+from upgrades.domain.due import burden_due
 from upgrades.domain.gates import applies, is_ahead, policy_of, signers, valid_signatures, verdict
 from upgrades.domain.policy import DEVIATION, Policy, missing, useful_rights
 from upgrades.domain.procedure import ApprovalGate, ProbeGate, Procedure, Step
@@ -153,12 +154,15 @@ def _burden_row(run: Run, procedure: Procedure, burden: Burden) -> RunBurden:
         burden=burden.id,
         title=burden.title or procedure.exposure(name).title,
         opened_at=burden.since,
+        due_at=burden_due(procedure, burden),
         owner_id=burden.owner.id if burden.owner else "",
         owner_name=burden.owner.name if burden.owner else "",
     )
 
 
 def _burdens(run: Run, procedure: Procedure, before: RunState | None, after: RunState) -> None:
+    if before is not None and before.text != after.text:
+        before = None  # another text has other words and lengths for them
     known = set(before.burdens.values()) if before is not None else set()
     rows = [_burden_row(run, procedure, burden) for burden in after.burdens.values() if burden not in known]
     for closed in after.closed[len(before.closed) if before is not None else 0 :]:
@@ -170,7 +174,7 @@ def _burdens(run: Run, procedure: Procedure, before: RunState | None, after: Run
             rows,
             update_conflicts=True,
             unique_fields=["run", "burden", "opened_at"],
-            update_fields=["title", "closed_at", "owner_id", "owner_name"],
+            update_fields=["title", "closed_at", "due_at", "owner_id", "owner_name"],
         )
 
 

@@ -30,7 +30,7 @@ from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
 from upgrades.domain.run_state import RunState, begin, evolve, evolved
 from upgrades.models import Application, CommandReceipt, Environment, Host, ProcedureVersion, Run
 from upgrades.queries.procedures import procedure_of
-from upgrades.services import observations, projections, register
+from upgrades.services import notices, observations, projections, register
 from upgrades.services.people import actor_for, late_roles
 from upgrades.services.sign_in import Proof, proven
 from upgrades.services.watermarks import take_watermarks
@@ -230,6 +230,7 @@ def _append(
 ) -> None:
     head = event_store.append(run.pk, recorded)
     projections.project(run, procedure, before, after, head)
+    notices.tell(run, procedure, before, after, recorded)
     if _touches_environment(recorded):
         _apply_effects(run, after, recorded)
         announce_environment(run.environment_id)
