@@ -7,16 +7,18 @@ from contextvars import Token
 from typing import Any
 
 from celery import Celery
+from celery.beat import PersistentScheduler
 from celery.signals import (
     beat_init,
     before_task_publish,
+    heartbeat_sent,
     setup_logging,
     task_postrun,
     task_prerun,
     worker_ready,
 )
 
-from upgrades.adapters import log_context
+from upgrades.adapters import alive, log_context
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runbook.settings")
 
@@ -51,6 +53,21 @@ def say_worker_ready(**_: Any) -> None:
 def say_beat_ready(**_: Any) -> None:
     """Celery calls this when the schedule is read and the clock begins."""
     logger.info(BEAT_READY)
+
+
+@heartbeat_sent.connect
+def worker_is_alive(**_: Any) -> None:
+    """A worker calls this every two seconds, as long as Redis takes its heartbeat."""
+    alive.tell_alive()
+
+
+class Clock(PersistentScheduler):
+    """Beat's schedule; each turn of it is a sign of life."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Sends what is due; the seconds until the next turn."""
+        alive.tell_alive()
+        return float(super().tick(*args, **kwargs))
 
 
 # Which task a line of the log belongs to, and which request rang for it.

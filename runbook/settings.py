@@ -50,6 +50,8 @@ BASE_URL = _env.http_url("RUNBOOK_URL") or (
     else f"http://127.0.0.1:{_env.number('RUNBOOK_PORT', 8000, 1, 65535)}"
 )
 WEBHOOK_NETWORKS = _env.networks("WEBHOOK_NETWORKS", "public" if HTTPS else "public,127.0.0.0/8,::1")
+# Worker, beat and the process that signs checkpoints touch this file as long as they work.
+ALIVE_FILE = _env.folder("RUNBOOK_ALIVE_FILE", VAR) if _env.text("RUNBOOK_ALIVE_FILE") else None
 REDIS_URL = _env.redis_url("REDIS_URL")
 _database = _env.database("DATABASE_URL")
 # Where agents may be (docs/environments.md). Those of a simulator are on this machine.
@@ -345,6 +347,7 @@ CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
 CELERY_WORKER_MAX_MEMORY_PER_CHILD = 400_000  # KiB
 CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULER = "runbook.celery:Clock"
 # The one beat: what is due stands in the database; a tick that nobody took within 10 s is not worth taking.
 CELERY_BEAT_SCHEDULE = {
     "agents": {"task": "upgrades.tasks.look_after_agents", "schedule": 2.0, "options": {"expires": 10}},

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
+from upgrades.adapters.alive import tell_alive
 from upgrades.services.checkpoints import Checkpointer, Places
 
 READY = "checkpoints: looking"
@@ -47,6 +48,7 @@ class Command(BaseCommand):
         while not ended.is_set():
             try:
                 checkpointer.tick(timezone.now())
+                tell_alive()
             except (DatabaseError, OSError):
                 logger.exception("this look failed; the next one follows")
                 connection.close()
