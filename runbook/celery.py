@@ -3,6 +3,7 @@
 import logging
 import logging.config
 import os
+import time
 from contextvars import Token
 from typing import Any
 
@@ -68,6 +69,34 @@ class Clock(PersistentScheduler):
         """Sends what is due; the seconds until the next turn."""
         alive.tell_alive()
         return float(super().tick(*args, **kwargs))
+
+
+# A sign of life of this worker, as a row.
+
+SAY_ALIVE_EVERY = 3.0  # seconds; Celery's own heartbeat comes every two
+AFTER_TROUBLE = 15.0  # while the database is away, the worker's loop is not to wait for it again and again
+_next_sign = 0.0
+
+
+@heartbeat_sent.connect
+def say_alive(sender: Any, **_: Any) -> None:
+    """Celery calls this in the worker's own process while it is connected to Redis: so it takes tasks."""
+    global _next_sign
+    if time.monotonic() < _next_sign:
+        return
+    from django.db import DatabaseError, connection
+
+    from upgrades.models import Heartbeat
+    from upgrades.services import operation
+
+    _next_sign = time.monotonic() + SAY_ALIVE_EVERY
+    try:
+        operation.alive(Heartbeat.Kind.WORKER, sender.eventer.hostname)
+    except DatabaseError as trouble:
+        _next_sign = time.monotonic() + AFTER_TROUBLE
+        logger.warning("no sign of life could be stored: %s", trouble)
+    finally:
+        connection.close()  # the processes of the pool must not inherit it
 
 
 # Which task a line of the log belongs to, and which request rang for it.

@@ -223,6 +223,16 @@ class Environment:
             )
         return value
 
+    def long_secret(self, name: str, shortest: int = 32) -> str:
+        """A secret of at least `shortest` characters; empty where it is not set."""
+        value = self._get(name)
+        if value and (len(value) < shortest or not value.isascii() or not value.isprintable()):
+            self.mistakes.append(
+                f"{name} is shorter than {shortest} characters or holds others than ASCII. Set it to a random text, "
+                "as `openssl rand -hex 32` prints, or leave it out."
+            )
+        return value
+
     def text(self, name: str) -> str:
         """A text as it is; empty where it is not set."""
         return self._get(name)

@@ -1,28 +1,37 @@
 """What a watcher may ask, and the page of a failure.
 
 `/healthz`: the process serves. Point a load balancer here: pages work while Redis is away, and say so
-themselves while PostgreSQL is. `/readyz`: both stores answer, and how they are set up.
+themselves while PostgreSQL is. `/readyz`: the whole works, background work included. Strangers see only whether;
+those who watch over it see what is wrong (upgrades/web/watchers.py).
 """
 
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from importlib.metadata import version
 
 import redis
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
-from django.db import Error, InterfaceError, OperationalError, connection
+from django.contrib.auth.models import AbstractUser
+from django.db import DatabaseError, Error, InterfaceError, OperationalError, connection
+from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django.views.defaults import server_error as plain_server_error
+
+from upgrades.models import CheckpointWatch
+from upgrades.queries import operation
+from upgrades.web.watchers import is_watching_program, operates
 
 KOMBU_AT_LEAST = (5, 7)  # older ones stop taking tasks for ever after Redis was away
 POSTGRES_MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit", "data_checksums")
 
 
 class NotReady(Exception):
-    """A store does not answer; the text is for whoever repairs it and holds no address or password."""
+    """A part does not do its work; the text is for whoever repairs it and holds no address or password."""
 
 
 def postgres_warnings() -> list[str]:
@@ -77,6 +86,79 @@ def celery_warnings() -> list[str]:
     return warnings
 
 
+def migration_warnings() -> list[str]:
+    """NotReady while the tables are not those of this release."""
+    executor = MigrationExecutor(connection)
+    missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if missing:
+        names = ", ".join(f"{migration.app_label} {migration.name}" for migration, _ in missing[:3])
+        raise NotReady(f"{len(missing)} migrations are not applied (first: {names}). Run: manage.py migrate")
+    return []
+
+
+def record_warnings() -> list[str]:
+    """NotReady while what makes the record append-only is not there; a warning when nobody signs checkpoints."""
+    missing = operation.missing_guards()
+    if missing:
+        raise NotReady(
+            f"The database does not guard the record: {', '.join(missing)} missing or switched off. Find out who changed "
+            "it, verify the chains (manage.py verify) and restore the guards from the migrations."
+        )
+    watch = CheckpointWatch.objects.first()
+    if watch is None or timezone.now() - watch.seen_at > CHECKPOINTS_LATE:
+        return ["Nobody signs checkpoints now. Start: manage.py sign_checkpoints"]
+    return [f"Checkpoints: {watch.trouble}"] if watch.trouble else []
+
+
+def work_warnings() -> list[str]:
+    """NotReady while no worker takes tasks, or nothing rings the clock; both are told by rows, so also without Redis."""
+    now, life = timezone.now(), operation.life()
+    if not life.working(now):
+        when = max((seen for _, seen in life.workers), default=None)
+        last = f"the last one was seen at {when:%H:%M:%S} UTC" if when else "none was ever seen"
+        raise NotReady(f"No worker takes tasks: {last}. Start: celery -A runbook worker")
+    if not life.ticks(now):
+        last = f"last at {life.tick:%H:%M:%S} UTC" if life.tick else "never yet"
+        raise NotReady(
+            f"The clock of the background work stands still: it ticked {last}. Start: celery -A runbook beat"
+        )
+    return []
+
+
+def agent_warnings() -> list[str]:
+    """Agents that do not answer, or that nobody asks. No reason to be not ready: pages say so, and gates stay shut."""
+    agents = operation.agents(timezone.now())
+    found = {
+        f"{agents.in_trouble} of {agents.known} agents do not answer as they should.": agents.in_trouble,
+        f"{agents.silent} of {agents.known} agents were not asked within two polls.": agents.silent,
+        f"{agents.never_heard} of {agents.known} agents were never heard.": agents.never_heard,
+    }
+    return [sentence for sentence, count in found.items() if count]
+
+
+CHECKPOINTS_LATE = timedelta(seconds=60)
+CHECKS: dict[str, Callable[[], list[str]]] = {
+    "postgresql": postgres_warnings,
+    "redis": redis_warnings,
+    "celery": celery_warnings,
+    "migrations": migration_warnings,
+    "record": record_warnings,
+    "work": work_warnings,
+    "agents": agent_warnings,
+}
+
+
+def part(check: Callable[[], list[str]]) -> dict[str, object]:
+    """What a check finds, as it is told to those who watch over the installation."""
+    try:
+        return {"ok": True, "warnings": check()}
+    except NotReady as reason:
+        return {"ok": False, "reason": str(reason)}
+    except DatabaseError as trouble:
+        connection.close()
+        return {"ok": False, "reason": f"It cannot be told: PostgreSQL refuses ({type(trouble).__name__})."}
+
+
 @login_not_required
 @require_safe
 @never_cache
@@ -88,21 +170,22 @@ def healthz(_request: HttpRequest) -> HttpResponse:
 @login_not_required
 @require_safe
 @never_cache
-def readyz(_request: HttpRequest) -> JsonResponse:
-    """200 when both stores answer, else 503; per part `ok`, and what is wrong with its settings."""
-    checks: dict[str, Callable[[], list[str]]] = {
-        "postgresql": postgres_warnings,
-        "redis": redis_warnings,
-        "celery": celery_warnings,
-    }
-    parts: dict[str, dict[str, object]] = {}
-    for name, check in checks.items():
-        try:
-            parts[name] = {"ok": True, "warnings": check()}
-        except NotReady as reason:
-            parts[name] = {"ok": False, "reason": str(reason)}
-    ready = all(part["ok"] for part in parts.values())
-    return JsonResponse({"ready": ready, **parts}, status=200 if ready else 503)
+def readyz(request: HttpRequest) -> JsonResponse:
+    """200 when all parts do their work, else 503. Per part `ok` and what is wrong, for those who watch over it."""
+    parts = {name: part(check) for name, check in CHECKS.items()}
+    ready = all(found["ok"] for found in parts.values())
+    told = parts if _may_see_parts(request) else {}
+    return JsonResponse({"ready": ready, **told}, status=200 if ready else 503)
+
+
+def _may_see_parts(request: HttpRequest) -> bool:
+    if is_watching_program(request):
+        return True
+    try:
+        return isinstance(request.user, AbstractUser) and operates(request.user)
+    except DatabaseError:  # nobody can be known now
+        connection.close()
+        return False
 
 
 STORE_AWAY = (

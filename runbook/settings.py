@@ -52,6 +52,14 @@ BASE_URL = _env.http_url("RUNBOOK_URL") or (
 WEBHOOK_NETWORKS = _env.networks("WEBHOOK_NETWORKS", "public" if HTTPS else "public,127.0.0.0/8,::1")
 # Worker, beat and the process that signs checkpoints touch this file as long as they work.
 ALIVE_FILE = _env.folder("RUNBOOK_ALIVE_FILE", VAR) if _env.text("RUNBOOK_ALIVE_FILE") else None
+# Who may see the figures and what is wrong (docs/observability.md): whoever shows the token, or asks from these networks.
+METRICS_TOKEN = _env.long_secret("RUNBOOK_METRICS_TOKEN")
+METRICS_NETWORKS = (
+    _env.networks("RUNBOOK_METRICS_NETWORKS", "") if _env.text("RUNBOOK_METRICS_NETWORKS") else []
+)
+METRICS_FOLDER = (
+    _env.folder("RUNBOOK_METRICS_FOLDER", Path()) if _env.text("RUNBOOK_METRICS_FOLDER") else None
+)
 REDIS_URL = _env.redis_url("REDIS_URL")
 _database = _env.database("DATABASE_URL")
 # Where agents may be (docs/environments.md). Those of a simulator are on this machine.
@@ -103,6 +111,8 @@ if len({bool(_env.text(name)) for name in ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OID
         "Of OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET some are set. Set all three, or none."
     )
 _env.finish()
+if METRICS_FOLDER is not None:  # the client library reads it when it is first imported
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS_FOLDER)
 
 # --- the application ------------------------------------------------------------------------------
 
@@ -132,6 +142,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "upgrades.web.request_log.RequestLog",
+    "upgrades.web.metrics.Measured",
     "django.middleware.security.SecurityMiddleware",
     "runbook.middleware.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -367,6 +378,7 @@ _formatter: dict[str, Any] = {
 # Whatever is logged, by whomever: these values never are.
 _formatter["secrets"] = [
     SECRET_KEY,
+    METRICS_TOKEN,
     _database.get("PASSWORD", ""),
     unquote(urlsplit(REDIS_URL).password or ""),
     _oidc["secret"],

@@ -143,7 +143,7 @@ def test_the_web_server_answers_pages_and_stream_and_ends_in_order(supervisor, t
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "runbook.asgi:application", "--port", str(port)]
     site = f"http://127.0.0.1:{port}"
-    supervisor.start([Program("web", command, answers(f"{site}/readyz"))], os.environ, ROOT)
+    supervisor.start([Program("web", command, answers(f"{site}/healthz"))], os.environ, ROOT)
     page = httpx.get(f"{site}/healthz", trust_env=False)
     assert (page.status_code, page.text) == (200, "ok\n")
     assert "script-src 'self'" in page.headers["Content-Security-Policy"]

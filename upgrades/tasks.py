@@ -7,13 +7,14 @@ import logging
 from celery import shared_task
 from django.utils import timezone
 
-from upgrades.models import Run
+from upgrades.models import Heartbeat, Run
 from upgrades.services import (
     agents,
     claims,
     environment_rules,
     notice_sending,
     notices,
+    operation,
     polling,
     runs,
     tokens,
@@ -55,10 +56,12 @@ def tick() -> None:
             logger.exception("run %s could not be advanced at %s", run_id, timezone.now())
     claims.sweep()
     environment_rules.check_due()
+    operation.forget_old(timezone.now())
     tokens.forget_answers()
     if notice_sending.is_due(timezone.now()):
         send_notices.delay()
     notices.look_at_clock(timezone.now())
+    operation.alive(Heartbeat.Kind.TICK)
 
 
 @shared_task(name="upgrades.tasks.send_notices")

@@ -27,7 +27,8 @@ CHANGED = (403, 403, 403, 403, 400)  # and their forms, sent empty
 READS = (404, 404, 404, 200, 200)  # the auditors' pages; administrators look at their own environments'
 EXPECTED = {
     "healthz": (200, 405),
-    "readyz": (200, 405),
+    "readyz": (503, 405),  # no worker runs beside this test
+    "metrics": (403, 405),
     "sign-in": (302, 302),
     "sign-out": (405, 302),
     "home": (200, 405),
@@ -97,7 +98,8 @@ EXPECTED = {
 # What people see who are not signed in; everything else sends them to sign in.
 OPEN = {
     "healthz": (200, 405),
-    "readyz": (200, 405),
+    "readyz": (503, 405),
+    "metrics": (403, 405),
     "sign-in": (200, 200),
     "account_login": (200, 200),
     "begin-provider": (405, 404),

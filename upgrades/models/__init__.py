@@ -12,6 +12,7 @@ from upgrades.models.notice import (
     NoticeEndpoint,
     PlannedTime,
 )
+from upgrades.models.operation import GateOpening, Heartbeat
 from upgrades.models.plan import Claim, Finding, PlanItem, PlanOfRecord
 from upgrades.models.policy import PolicyChange, Presence
 from upgrades.models.procedure import ProcedureVersion
@@ -49,7 +50,9 @@ __all__ = [
     "Environment",
     "Evidence",
     "Finding",
+    "GateOpening",
     "GroupRole",
+    "Heartbeat",
     "Host",
     "ImportDraft",
     "LogFile",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 
 from upgrades.models.environment import Application, Environment, Host
 from upgrades.models.sealed import SealedText
@@ -28,6 +29,9 @@ class Agent(models.Model):
     due_at = models.DateTimeField(null=True, blank=True)
     lease_token = models.UUIDField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
+    leases_expired = models.PositiveIntegerField(
+        default=0, help_text="How often whoever followed it was gone without giving it back."
+    )
 
     class Meta:
         ordering = ("agent_id",)
@@ -111,7 +115,10 @@ class LogLine(models.Model):
         constraints = [
             models.UniqueConstraint(fields=("file", "offset", "kind"), name="a_line_is_stored_once")
         ]
-        indexes = [models.Index(fields=("file", "kind", "event"), name="line_by_event")]
+        indexes = [
+            models.Index(fields=("file", "kind", "event"), name="line_by_event"),
+            models.Index(fields=("read_at",), condition=Q(kind="gap"), name="gaps_by_time"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.file}@{self.offset}"

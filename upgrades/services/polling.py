@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.db import DatabaseError, close_old_connections, transaction
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import Case, F, IntegerField, Q, Value, When
 from django.utils import timezone
 
 from upgrades.adapters import log_context
@@ -74,7 +74,13 @@ def claim(token: uuid.UUID, *, limit: int = AGENTS_PER_LOOP) -> list[int]:
     with transaction.atomic():
         found = Agent.objects.select_for_update(skip_locked=True).filter(free, due).order_by("due_at", "id")
         ids = list(found.values_list("pk", flat=True)[:limit])
-        Agent.objects.filter(pk__in=ids).update(lease_token=token, lease_until=now + LEASE)
+        # A lease that ran out was not given back: whoever had it died, or hangs.
+        expired = When(lease_until__lt=now, then=F("leases_expired") + 1)
+        Agent.objects.filter(pk__in=ids).update(
+            lease_token=token,
+            lease_until=now + LEASE,
+            leases_expired=Case(expired, default=F("leases_expired"), output_field=IntegerField()),
+        )
     return ids
 
 

@@ -30,7 +30,7 @@ from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
 from upgrades.domain.run_state import RunState, begin, evolve, evolved
 from upgrades.models import Application, CommandReceipt, Environment, Host, ProcedureVersion, Run
 from upgrades.queries.procedures import procedure_of
-from upgrades.services import notices, observations, projections, register
+from upgrades.services import notices, observations, operation, projections, register
 from upgrades.services.people import actor_for, late_roles
 from upgrades.services.sign_in import Proof, proven
 from upgrades.services.watermarks import take_watermarks
@@ -403,6 +403,7 @@ def _advance(run_id: int, more: tuple[RunEvent, ...] = ()) -> bool:
     events += core.settle(procedure, after, now)
     if events:
         _store(run, procedure, state, [(WORKER, events)], at=now)
+        operation.note_openings(run, events)
     return bool(events)
 
 

@@ -1,0 +1,14 @@
+"""How old what is known of a server may be before a page must say so: two polls (I10 of the reliability goals)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+WATCHED = timedelta(seconds=5)  # at most between two answers of an agent that an open run needs
+IDLE = timedelta(seconds=15)  # and of one that is only looked after
+SLACK = timedelta(seconds=2)
+
+
+def is_stale(seen_at: datetime | None, now: datetime, *, watched: bool) -> bool:
+    """Whether the last answer is older than two polls; one that never answered has told nothing that could be old."""
+    return seen_at is not None and now - seen_at > 2 * (WATCHED if watched else IDLE) + SLACK
