@@ -166,14 +166,19 @@ def pids(root):
     return [int(path.read_text() or 0) for path in sorted(root.glob("worlds/*/agents/*.pid"))]
 
 
-def test_agents_left_behind_by_a_killed_service_are_ended_and_replaced(run, stand_in, tmp_path):
-    world = make(run(stand_in).ask)  # stays open: to the second it is as if it had been killed
+def test_agents_left_behind_by_a_killed_service_are_ended_and_replaced(run, stand_in, tmp_path, monkeypatch):
+    # The first service stays open, but looks after nothing: to the second it is as if it had been killed.
+    monkeypatch.setattr("simulator.hall.LOOK_AFTER_SECONDS", 3600)
+    world = make(run(stand_in).ask)
     before = pids(tmp_path / "root")
     second = Running(tmp_path / "root", stand_in)
-    after = pids(tmp_path / "root")
+    try:
+        after = pids(tmp_path / "root")
+        agents = second.ask("GET", f"/worlds/{world['world']}")[1]["agents"]
+    finally:
+        second.close()  # else its thread would outlive a failed test, and pytest with it
     assert not set(before) & set(after)
-    assert second.ask("GET", f"/worlds/{world['world']}")[1]["agents"] == world["agents"]
-    second.close()
+    assert agents == world["agents"]
 
 
 def test_an_agent_that_dies_is_started_again(run, stand_in, tmp_path, monkeypatch):

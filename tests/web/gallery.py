@@ -11,7 +11,6 @@ from django.template import engines
 from django.test import RequestFactory, override_settings
 from django.urls import path
 
-NOW = datetime.now(UTC)
 PAGE = Path(__file__).with_name("gallery.html")
 BAD_LINE = (
     "15:02:31.118 Std 22170 confserv_b \x1b]8;;http://evil\x07click\u202egnp.exe <img src=x onerror=alert(1)>"
@@ -53,7 +52,7 @@ class NoteForm(forms.Form):
 
 
 def ago(**span):
-    return NOW - timedelta(**span)
+    return datetime.now(UTC) - timedelta(**span)
 
 
 def context():
@@ -151,7 +150,7 @@ def context():
                 "title": "confserv_b enters upgrade mode and is ready",
                 "verdict": "waiting",
                 "proposal": "same database",
-                "until": NOW + timedelta(seconds=97),
+                "until": datetime.now(UTC) + timedelta(seconds=97),
                 "stations": station,
                 "others": [
                     {

@@ -30,6 +30,7 @@ from upgrades.procedures.mistakes import Mistakes, Place
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 20
+TOO_DEEP = f"This is nested more than {MAX_DEPTH} deep. Nothing here needs that."
 MAX_KEY = 200
 
 # Right-to-left marks and their kin: a text that shows in another order than it is read (“Trojan Source”).
@@ -85,7 +86,10 @@ def read_tree(text: bytes, mistakes: Mistakes, *, fast: bool = False) -> Node | 
         mark = error.problem_mark or error.context_mark
         place = Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
         what = " ".join(part for part in (error.context, error.problem) if part)
-        mistakes.add(place, "", f"This is not YAML that can be read: {what}.")
+        if "nesting depth" in what:  # the parser looks ahead, and gives up before a node can be counted
+            mistakes.add(place, "", TOO_DEEP)
+        else:
+            mistakes.add(place, "", f"This is not YAML that can be read: {what}.")
     except yaml.YAMLError as error:
         mistakes.add(Place(1, 1), "", f"This is not YAML that can be read: {error}.")
     return None
@@ -217,9 +221,7 @@ class _Composer:
 
     def _must_not_be_deeper(self, place: Place, depth: int) -> None:
         if depth > MAX_DEPTH:
-            self.mistakes.add(
-                place, "", f"This is nested more than {MAX_DEPTH} deep. Nothing here needs that."
-            )
+            self.mistakes.add(place, "", TOO_DEEP)
             raise _TooDeep
 
     def _list(self, place: Place, depth: int) -> Node:
