@@ -72,8 +72,10 @@ class AgentProcess:
         free."""
         self._folder.mkdir(parents=True, exist_ok=True)
         before = json.loads(self._file.read_text()) if self._file.exists() else {}
-        self._end_leftover()
         port = int(before["listen"].rpartition(":")[2]) if before else free_port()
+        if self._end_leftover():
+            # A process that ends loses its command line a moment before its sockets.
+            _until(lambda: is_free(port), END_SECONDS)
         if not is_free(port):
             port = free_port()
         key = {"id": "k1", "secret": secrets.token_hex(32)}
@@ -147,17 +149,19 @@ class AgentProcess:
         self._process = None
         self._pid_file.unlink(missing_ok=True)
 
-    def _end_leftover(self) -> None:
-        """End the agent that a killed simulator left behind; only one that runs with our very configuration
-        file."""
+    def _end_leftover(self) -> bool:
+        """End the agent that a killed simulator left behind, only one that runs with our very configuration file;
+        whether there was one."""
         if not self._pid_file.exists():
-            return
+            return False
         pid = int(self._pid_file.read_text() or 0)
+        found = self._is_ours(pid)
         with suppress(OSError):
             if self._is_ours(pid):
                 os.kill(pid, signal.SIGTERM)
                 _until(lambda: not self._is_ours(pid), END_SECONDS)
         self._pid_file.unlink(missing_ok=True)
+        return found
 
     def _is_ours(self, pid: int) -> bool:
         command_line = Path(f"/proc/{pid}/cmdline")
