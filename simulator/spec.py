@@ -113,6 +113,11 @@ def _pair(
     ]
 
 
+def _with_clients(clients: int, servers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that serve have so many clients each."""
+    return [{**one, "clients": 0 if one.get("role") == "backup" else clients} for one in servers]
+
+
 def essen(scenario: str = "automatic") -> dict[str, Any]:
     """A Configuration Server that stands alone, and one SCS."""
     return {
@@ -135,10 +140,7 @@ def munich(scenario: str = "automatic") -> dict[str, Any]:
         "hosts": ["muc-cfg-01", "muc-cfg-02", "muc-prx-01", "muc-prx-02", "muc-prx-03"],
         "servers": [
             *_pair("confserv", "confserv_b", ("muc-cfg-01", "muc-cfg-02"), version="8.5.101", clients=0),
-            *(
-                {**server, "clients": 40 if server["role"] == "primary" else 0}
-                for server in _pair("csproxy", "csproxy_b", ("muc-prx-01", "muc-prx-02"), proxy)
-            ),
+            *_with_clients(40, _pair("csproxy", "csproxy_b", ("muc-prx-01", "muc-prx-02"), proxy)),
             {"name": "csproxy_c", "type": proxy, "host": "muc-prx-03", "clients": 20},
             {"name": "scs", "type": "SCS", "host": "muc-cfg-02"},
         ],
@@ -186,10 +188,15 @@ def two_sites(scenario: str = "automatic") -> dict[str, Any]:
             *_pair("confserv", "confserv_b", ("fra-cfg-01", "fra-cfg-02"), **old),
             *_pair("scs_a", "scs_b", ("fra-scs-01", "fra-scs-02"), "SCS", **old),
             *_pair("msg_a", "msg_b", ("fra-msg-01", "fra-msg-02"), "MessageServer", **old),
-            *_pair("csproxy_f1", "csproxy_f2", ("fra-prx-01", "fra-prx-02"), proxy, **old),
-            *_pair("csproxy_h1", "csproxy_h2", ("ham-prx-01", "ham-prx-02"), proxy, **old),
-            {"name": "csproxy_f3", "type": proxy, "host": "fra-prx-03", **old},
-            {"name": "csproxy_h3", "type": proxy, "host": "ham-prx-03", **old},
+            *_with_clients(
+                40,
+                [
+                    *_pair("csproxy_f1", "csproxy_f2", ("fra-prx-01", "fra-prx-02"), proxy, **old),
+                    *_pair("csproxy_h1", "csproxy_h2", ("ham-prx-01", "ham-prx-02"), proxy, **old),
+                    {"name": "csproxy_f3", "type": proxy, "host": "fra-prx-03", **old},
+                    {"name": "csproxy_h3", "type": proxy, "host": "ham-prx-03", **old},
+                ],
+            ),
         ],
         [f"fra-app-{number:02}" for number in range(1, 12)]
         + [f"ham-app-{number:02}" for number in range(1, 18)],
@@ -198,7 +205,7 @@ def two_sites(scenario: str = "automatic") -> dict[str, Any]:
 
 
 def two_small_sites(scenario: str = "automatic") -> dict[str, Any]:
-    """The like of `two_sites` with 8 hosts."""
+    """The like of `two_sites` with 8 hosts, and a DB Server."""
     proxy, old = "ConfigurationServerProxy", {"version": "8.1.3"}
     return _all_old(
         "two-small-sites",
@@ -206,8 +213,9 @@ def two_small_sites(scenario: str = "automatic") -> dict[str, Any]:
             *_pair("confserv", "confserv_b", ("fra-cfg-01", "fra-cfg-02"), **old),
             *_pair("scs_a", "scs_b", ("fra-scs-01", "fra-scs-02"), "SCS", **old),
             {"name": "msg", "type": "MessageServer", "host": "fra-cfg-01", **old},
-            *_pair("csproxy", "csproxy_b", ("ham-prx-01", "ham-prx-02"), proxy, **old),
-            {"name": "csproxy_c", "type": proxy, "host": "ham-prx-03", **old},
+            {"name": "dbserver", "type": "RealDBServer", "host": "fra-scs-02", **old},
+            *_with_clients(20, _pair("csproxy", "csproxy_b", ("ham-prx-01", "ham-prx-02"), proxy, **old)),
+            {"name": "csproxy_c", "type": proxy, "host": "ham-prx-03", "clients": 20, **old},
         ],
         ["ham-app-01"],
         scenario,

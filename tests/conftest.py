@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from django.conf import settings
 
 from runbook.environment import given_stores
 from runbook.stores import Stores
+from simulator.hall import Hall
+from simulator.service import Service
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_FLAGS = [
@@ -105,3 +108,19 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def simulator(tmp_path, settings):
+    """A simulator of its own whose worlds have no agents; what is done to their servers shows in its answers."""
+    hall = Hall(tmp_path, agent_command=())
+    hall.open()
+    service = Service(("127.0.0.1", 0), hall)
+    thread = threading.Thread(target=service.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    settings.SIMULATOR_URL = service.url
+    yield service
+    service.shutdown()
+    service.server_close()
+    thread.join()
+    hall.close()

@@ -258,6 +258,17 @@ def test_cs_p2_a_master_waits_only_for_the_lca_of_its_own_hosts():
     assert not needs & {"lca:B", "lca:pair:scs"}
 
 
+def test_lca_2b_no_configuration_server_is_touched_while_the_one_scs_may_be_down():
+    shown = picture(
+        server("scs", SCS, "b-scs"), server("confserv", MASTER, "a-cfg"), server("p", PROXY, "c-p")
+    )
+    shown = replace(shown, hosts=tuple(replace(host, site=host.name[0].upper()) for host in shown.hosts))
+    for key in ("server:confserv", "server:p"):
+        found = {need.key: need.sources for need in item(shown, key).needs}
+        assert found["lca:B"] == ("LCA-2b",)
+    assert "lca:C" not in {need.key for need in item(shown, "server:confserv").needs}
+
+
 def test_cs_w3_db_server_before_the_master():
     found = item(whole(), "server:confserv")
     assert [need.sources for need in found.needs if need.key == "server:dbs"] == [("CS-W3",)]

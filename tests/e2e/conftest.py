@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runbook.stores import free_port
+from runbook.stores import Stores, free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOT_OURS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DJANGO_SETTINGS_MODULE", "RUNBOOK_HTTPS")
@@ -56,3 +56,25 @@ def demo(tmp_path_factory):
     process.communicate(timeout=90)
     left = [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert not left, f"the demo left behind: {left}"
+
+
+@pytest.fixture(scope="module")
+def manage(tmp_path_factory):
+    """Runs a command of manage.py on stores of its own; the finished process with what it printed."""
+    folder = tmp_path_factory.mktemp("rehearsals")
+    folder.chmod(0o711)  # PostgreSQL may run under another account and must pass
+    stores = Stores(folder / "stores")
+    environment = {name: value for name, value in os.environ.items() if name != "SIMULATOR_URL"}
+    environment |= stores.start().environment()
+
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, "manage.py", *command], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+
+    try:
+        migrated = run("migrate", "--noinput")
+        assert migrated.returncode == 0, migrated.stderr[-3000:]
+        yield run
+    finally:
+        stores.stop()

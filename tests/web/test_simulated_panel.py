@@ -1,11 +1,7 @@
 """The panel of simulated servers, against a real simulator whose worlds have no agents."""
 
-import threading
-
 import pytest
 
-from simulator.hall import Hall
-from simulator.service import Service
 from tests.factories import POLICIES, give, make_environment, make_user, start
 from upgrades.adapters import simulator_client
 from upgrades.models import Run, RunStep
@@ -13,21 +9,6 @@ from upgrades.queries.simulated import panel
 from upgrades.services.simulated import environment_from_world
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def simulator(tmp_path, settings):
-    hall = Hall(tmp_path, agent_command=())
-    hall.open()
-    service = Service(("127.0.0.1", 0), hall)
-    thread = threading.Thread(target=service.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    settings.SIMULATOR_URL = service.url
-    yield service
-    service.shutdown()
-    service.server_close()
-    thread.join()
-    hall.close()
 
 
 @pytest.fixture

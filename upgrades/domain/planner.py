@@ -413,7 +413,18 @@ class _Planner:
     def _before_configuration_server(self, hosts: frozenset[str]) -> tuple[list[Need], list[Blocker]]:
         needs, blockers = self._scs_first("CS-P3")
         lca_needs, lca_blockers = self._lca_first(hosts)
-        return needs + lca_needs, blockers + lca_blockers
+        return needs + lca_needs + self._management_stays(lca_needs), blockers + lca_blockers
+
+    def _management_stays(self, known: Sequence[Need]) -> list[Need]:
+        """LCA-2b: an LCA run that shuts the one SCS down leaves nobody to switch Configuration Servers over."""
+        alone = {unit.first.host for unit in self.picture.units_of(SCS) if not unit.is_pair}
+        keys = {need.key for need in known}
+        reason = "A Solution Control Server that has no peer is shut down in its course, and nothing could be switched over."
+        return [
+            Need(item.key, reason, ("LCA-2b",))
+            for item in self.items
+            if item.stage == "lca" and item.key not in keys and alone & item.hosts
+        ]
 
     def _masters(self) -> None:
         for unit in self.picture.units_of(MASTER, dormant=False):

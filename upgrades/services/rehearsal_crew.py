@@ -15,11 +15,13 @@ from django.contrib.auth.models import AbstractUser, User
 from django.utils import timezone
 
 from upgrades.adapters import event_store, simulator_client
+from upgrades.adapters.run_states import state_of
 from upgrades.domain import run as core
 from upgrades.domain.event_rule import Kind
-from upgrades.domain.gates import applies, rule_result, shown_digest, verdict
+from upgrades.domain.gates import applies, rule_result, shown_digest, verdict, verdicts
 from upgrades.domain.procedure import (
     ApprovalGate,
+    ClientsGate,
     Completes,
     ConfirmGate,
     EvidenceGate,
@@ -28,7 +30,7 @@ from upgrades.domain.procedure import (
     Step,
 )
 from upgrades.domain.refusal import Refused
-from upgrades.domain.run_state import RunState, RunStatus, StepState, StepStatus, fold
+from upgrades.domain.run_state import RunState, RunStatus, StepState, StepStatus
 from upgrades.domain.verdict import Value
 from upgrades.models import Environment, Membership, Run
 from upgrades.queries.procedures import procedure_of
@@ -87,7 +89,7 @@ def _before(procedure: Procedure, state: RunState, step: Step, at: StepState) ->
             digest = shown_digest(procedure, state, step, gate)
             yield "approver", core.Sign(step=step.id, visit=at.visit, gate=gate.id, digest=digest)
         else:
-            yield from _answer(step, at, gate)
+            yield from _answer(procedure, state, step, gate)
     if step.begun_by_person and not open_gates:
         yield "operator", core.Begin(step=step.id, visit=at.visit)
 
@@ -95,7 +97,7 @@ def _before(procedure: Procedure, state: RunState, step: Step, at: StepState) ->
 def _during(procedure: Procedure, state: RunState, step: Step, at: StepState) -> Iterator[Act]:
     open_gates = _open_gates(procedure, state, step, step.gates)
     for gate in open_gates:
-        yield from _answer(step, at, gate)
+        yield from _answer(procedure, state, step, gate)
     for event_gate in step.event_gates:
         result = rule_result(event_gate, state, step.id)
         if result.ended is not None and result.outcome is None:
@@ -127,7 +129,8 @@ def _open_gates(procedure: Procedure, state: RunState, step: Step, gates: tuple[
     ]
 
 
-def _answer(step: Step, at: StepState, gate: Gate) -> Iterator[Act]:
+def _answer(procedure: Procedure, state: RunState, step: Step, gate: Gate) -> Iterator[Act]:
+    at = state.steps[step.id]
     match gate:
         case ConfirmGate():
             yield (
@@ -143,6 +146,14 @@ def _answer(step: Step, at: StepState, gate: Gate) -> Iterator[Act]:
                     step=step.id, visit=at.visit, gate=gate.id, text="Stands in the simulated world."
                 ),
             )
+        case ClientsGate():
+            # Without totals from before the shutdown there never will be a proof by them; this is the other one.
+            if not verdict(procedure, state, step, gate).pending:
+                text = "Each client shows its reconnection."
+                yield (
+                    "operator",
+                    core.Confirm(step=step.id, visit=at.visit, gate=gate.id, answer="pass", text=text),
+                )
         case _:
             return
 
@@ -161,7 +172,7 @@ class Rehearsal:
 
     def look(self) -> tuple[Procedure, RunState]:
         run = Run.objects.select_related("procedure").get(pk=self.run_id)
-        state = fold(event_store.load(self.run_id))
+        state = state_of(self.run_id)
         return procedure_of(run.procedure, state.started), state
 
     def turn(self) -> list[str]:
@@ -216,6 +227,24 @@ class Rehearsal:
                 return ""
             return f"The run is held at {state.current}: {state.hold_reason}"
         return None
+
+    def stands_at(self) -> str:
+        """Where the run stands and what its step waits for, in a sentence or two: for a rehearsal that gets no further."""
+        procedure, state = self.look()
+        said = f" Last refusal: {self.refused[-1]}" if self.refused else ""
+        if state.status is RunStatus.HELD:
+            said = f" Held: {state.hold_reason}{said}"
+        if state.current is None:
+            return f"{state.status}, with no step left.{said}"
+        step, at = procedure.step(state.current), state.steps[state.current]
+        gates = step.needs if at.status is StepStatus.CURRENT else step.gates
+        missing = [
+            f"{gate.id}: {judged.reason}"
+            for gate, judged in verdicts(procedure, state, step, gates)
+            if not judged.is_met
+        ]
+        why = " ".join(missing) or "Nothing is missing; the workers have not gone on with it."
+        return f"{step.id} ({state.status}, step {at.status}). {why}{said}"
 
     def _missed(self, procedure: Procedure, state: RunState, expected: Expected) -> list[str]:
         steps = [

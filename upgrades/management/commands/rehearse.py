@@ -23,6 +23,7 @@ from upgrades.domain.run_events import Recorded
 from upgrades.models import Environment, Target
 from upgrades.queries.procedures import newest, procedure_of
 from upgrades.services import procedures, starting
+from upgrades.services.plan_rehearsal import WORLDS, Course, PlanRehearsal, WentWrong, prepare
 from upgrades.services.rehearsal_crew import Rehearsal, crew
 from upgrades.services.rehearsal_scenarios import SCENARIOS, Expected
 from upgrades.services.simulated import environment_from_world
@@ -45,11 +46,22 @@ class Command(BaseCommand):
             "--all", action="store_true", help="every scenario of the procedure, or of all procedures"
         )
         parser.add_argument(
+            "--plan", choices=WORLDS, help="plan this whole environment and carry the plan out, run by run"
+        )
+        parser.add_argument(
             "--speed", type=float, default=10.0, help="how much faster than life the servers are"
         )
-        parser.add_argument("--limit", type=float, default=120.0, help="seconds that one rehearsal may take")
+        parser.add_argument(
+            "--limit",
+            type=float,
+            default=120.0,
+            help="seconds that one rehearsal may take; with --plan: that may pass without news of any run",
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
+        if options["plan"]:
+            self._handle_plan(options["plan"], options["speed"], options["limit"])
+            return
         wanted = _wanted(options["procedure"], options["scenario"], everything=options["all"])
         procedures.publish_all()
         wrong = []
@@ -64,6 +76,58 @@ class Command(BaseCommand):
                     wrong.append(f"{procedure}, {name}")
         if wrong:
             raise CommandError(f"Not as expected: {'; '.join(wrong)}.")
+
+    def _handle_plan(self, name: str, speed: float, limit: float) -> None:
+        procedures.publish_all()
+        with simulator(), worker():
+            try:
+                world = simulator_client.create_world({"world": name, "speed": speed})
+            except simulator_client.SimulatorUnavailable as trouble:
+                raise CommandError(str(trouble)) from trouble
+            try:
+                self._carry_out_plan(prepare(world), limit)
+            finally:
+                simulator_client.delete(world["world"])
+
+    def _carry_out_plan(self, plan: PlanRehearsal, limit: float) -> None:
+        begun = moved = time.monotonic()
+        number = plan.save()
+        total = plan.progress()[1]
+        self._say(
+            f"plan {number} of {plan.environment.name}: {len(plan.look().plan.items)} runs, {total} parts"
+        )
+        course, seen = Course(plan), dict[int, int]()
+        while not course.is_over:
+            before = [*course.open.values()]
+            try:
+                lines = course.turn()
+            except WentWrong as wrong:
+                raise CommandError(str(wrong)) from wrong
+            news = self._news_of(before, seen)
+            done = plan.progress()[0] if lines else 0
+            for line in lines:
+                self._say(f"{bar(done, total)} {timezone.now():%H:%M:%S} {line}")
+            if news or lines:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > limit:
+                raise CommandError(
+                    "\n".join([f"Nothing has happened for {limit:g} seconds.", *course.stuck()])
+                )
+            time.sleep(TURN)
+        complaints = plan.complaints()
+        if complaints:
+            raise CommandError("\n".join(["The plan is not carried out.", *complaints, *course.stuck()]))
+        minutes, seconds = divmod(round(time.monotonic() - begun), 60)
+        self._say(
+            f"{plan.environment.name}: {len(course.ended)} runs, all at their targets, in {minutes} min {seconds} s"
+        )
+
+    def _news_of(self, rehearsals: list[Rehearsal], seen: dict[int, int]) -> bool:
+        """Print what has happened in these runs since `seen`, which follows; whether anything has."""
+        before = dict(seen)
+        for run in rehearsals:
+            seen[run.run_id] = self._print_news(run, seen.get(run.run_id, 0), f"run {run.run_id} ")
+        return seen != before
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
@@ -93,9 +157,7 @@ class Command(BaseCommand):
             if expected.waiting_at and self._has_waited(rehearsal, expected.waiting_at):
                 return ""
             time.sleep(TURN)
-        _, state = rehearsal.look()
-        said = f" Last refusal: {rehearsal.refused[-1]}" if rehearsal.refused else ""
-        return f"After {limit:g} seconds the run still stands at {state.current} ({state.status}).{said}"
+        return f"After {limit:g} seconds the run still stands at {rehearsal.stands_at()}"
 
     def _has_waited(self, rehearsal: Rehearsal, step: str) -> bool:
         """Whether nothing has opened the step's gate for a while in which a server that logs would have."""
@@ -103,18 +165,22 @@ class Command(BaseCommand):
         begun = state.steps[step].begun_at if state.current == step else None
         return begun is not None and (timezone.now() - begun).total_seconds() > 6
 
-    def _print_news(self, rehearsal: Rehearsal, seen: int) -> int:
+    def _print_news(self, rehearsal: Rehearsal, seen: int, whose: str = "") -> int:
         procedure, state = rehearsal.look()
         done = [step.id for step in procedure.steps if step.numbered and not step.aside]
         settled = sum(1 for step in done if step in state.steps and state.steps[step].ended_at is not None)
-        filled = BAR * settled // len(done)
-        bar = "█" * filled + "·" * (BAR - filled)
+        shown = bar(settled, len(done))
         for recorded in event_store.load(rehearsal.run_id, after=seen):
             line = told(recorded)
             if line:
-                self._say(f"{bar} {recorded.at:%H:%M:%S} {line}")
+                self._say(f"{shown} {recorded.at:%H:%M:%S} {whose}{line}")
             seen = recorded.seq
         return seen
+
+
+def bar(done: int, total: int) -> str:
+    filled = BAR * done // total if total else BAR
+    return "█" * filled + "·" * (BAR - filled)
 
 
 def told(recorded: Recorded) -> str:
@@ -244,7 +310,17 @@ def worker() -> Iterator[None]:
             subprocess.Popen([*command, *clock], cwd=settings.BASE_DIR, stdout=out, stderr=out) as process,
         ):
             try:
+                _wait_for(process, log)
                 yield
             finally:
                 process.terminate()
                 process.wait(timeout=60)
+
+
+def _wait_for(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the worker takes tasks: a limit on a rehearsal is not to run out while it still starts."""
+    until = time.monotonic() + 60
+    while not current_app.control.ping(timeout=0.5):
+        if process.poll() is not None or time.monotonic() > until:
+            words = log.read_text(errors="replace").strip()[-1000:]
+            raise CommandError(f"The worker of the rehearsal did not start. Its last words: {words}")
