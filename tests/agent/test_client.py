@@ -158,6 +158,7 @@ def test_the_question_asks_for_no_encoding_and_has_no_secret():
         pytest.param(plain(500, b"Traceback"), id="A20 500"),
     ],
 )
+@pytest.mark.bad_input("A01", "A09", "A20")
 def test_an_unsigned_answer_is_not_from_the_agent(answer):
     found = trouble(lambda _: answer)
 
@@ -173,10 +174,12 @@ def test_an_unsigned_answer_is_not_from_the_agent(answer):
         pytest.param({"nonce": "00" * 16}, id="A09 another question's answer"),
     ],
 )
+@pytest.mark.bad_input("A09")
 def test_an_answer_with_another_signature_is_not_from_the_agent(how):
     assert trouble(reply(news(), **how)).cause == "not-from-the-agent"
 
 
+@pytest.mark.bad_input("A09")
 def test_a_replayed_answer_is_not_from_the_agent():
     kept = []
 
@@ -199,6 +202,7 @@ def test_an_answer_changed_on_its_way_is_not_from_the_agent(sent, arrived):
     assert trouble(answer).cause == "not-from-the-agent"
 
 
+@pytest.mark.bad_input("A20")
 def test_a_status_changed_on_its_way_is_not_from_the_agent():
     def answer(question):
         return signed(question, json.dumps(news()).encode()).replace(b"HTTP/1.1 200", b"HTTP/1.1 500", 1)
@@ -226,6 +230,7 @@ def test_a_status_changed_on_its_way_is_not_from_the_agent():
         pytest.param({**news(), "more": 1}, id="more than the format has"),
     ],
 )
+@pytest.mark.bad_input("A01", "A02", "A03", "A04")
 def test_a_signed_answer_that_is_no_answer_is_nonsense(body):
     assert trouble(reply(body)).cause == "nonsense"
 
@@ -266,6 +271,7 @@ def test_a_signed_answer_that_is_no_answer_is_nonsense(body):
         ),
     ],
 )
+@pytest.mark.bad_input("A10", "A13", "A16")
 def test_a_part_that_does_not_fit_the_question_is_nonsense(changes):
     assert trouble(reply(news(**changes))).cause == "nonsense"
 
@@ -283,12 +289,14 @@ def test_the_same_file_twice_is_nonsense():
     assert trouble(reply(value)).cause == "nonsense"
 
 
+@pytest.mark.bad_input("A17")
 def test_another_version_is_told():
     found = trouble(lambda question: signed(question, b"{}").replace(b"Version: 1", b"Version: 2"))
 
     assert (found.cause, "version" in str(found)) == ("nonsense", True)
 
 
+@pytest.mark.bad_input("A12")
 def test_a_huge_answer_is_cut_off():
     sent = []
 
@@ -303,6 +311,7 @@ def test_a_huge_answer_is_cut_off():
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "gzip, gzip"])
+@pytest.mark.bad_input("A05")
 def test_a_compressed_answer_is_refused_unread(encoding):
     bomb = gzip.compress(bytes(20_000_000))
 
@@ -329,6 +338,7 @@ async def _drip(start: bytes):
         ),
     ],
 )
+@pytest.mark.bad_input("A07")
 def test_an_answer_that_drips_is_given_up(start):
     found = trouble(lambda question: _drip(start(question)), deadline=0.3)
 
@@ -344,6 +354,7 @@ def test_a_server_that_says_nothing_is_given_up():
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.bad_input("A08")
 def test_a_redirection_is_not_followed(status):
     asked = []
 
@@ -367,6 +378,7 @@ def test_a_redirection_is_not_followed(status):
         pytest.param(b"HTTP/1.1 200 X\r\n" + b"A: b\r\n" * 100_000 + b"\r\n", id="A07 100,000 headers"),
     ],
 )
+@pytest.mark.bad_input("A06", "A07")
 def test_what_is_not_http_is_nonsense(answer):
     assert trouble(lambda _: answer).cause == "nonsense"
 
@@ -389,6 +401,7 @@ def test_an_answer_that_breaks_off_is_nonsense():
         (["x"], 400, "refused"),
     ],
 )
+@pytest.mark.bad_input("A20")
 def test_a_signed_refusal_is_told_in_our_words(code, status, cause):
     body = {"error": {"code": code, "message": "SECRET OF THE OTHER SIDE"}}
 

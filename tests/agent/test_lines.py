@@ -37,6 +37,7 @@ def test_an_unfinished_line_is_taken_after_silence_and_marked():
 
 
 @pytest.mark.parametrize("ends", [b"\r", b"\x0b", b"\x0c", "\u2028".encode(), b"\x00"])
+@pytest.mark.bad_input("L08")
 def test_only_a_line_feed_ends_a_line(ends):
     assert take(b"one" + ends + b"two").data == b""
 
@@ -47,6 +48,7 @@ def test_a_line_of_64_kib_travels_whole():
     assert take(content) == lines.Piece(content, (), len(content), False)
 
 
+@pytest.mark.bad_input("L09")
 def test_of_a_longer_line_the_rest_becomes_a_cut():
     content = b"a\n" + b"x" * LINE_LIMIT + b"rest of it\nb\n"
 
@@ -57,6 +59,7 @@ def test_of_a_longer_line_the_rest_becomes_a_cut():
     assert joined(content, piece) == content
 
 
+@pytest.mark.bad_input("L09")
 def test_a_line_without_end_is_taken_when_it_is_too_long_to_wait_for():
     content = b"x" * (lines.LONGEST_WAIT + LINE_LIMIT)
 

@@ -285,6 +285,7 @@ def test_whoever_asked_may_withdraw_a_deviation():
 
 @pytest.mark.parametrize("name", ["way-back", "stop-old.way-back"])
 @pytest.mark.parametrize("what", ["skip", "override"])
+@pytest.mark.bad_input("D13")
 def test_a_gate_that_is_never_waived_is_not(name, what):
     scene = scene_with(deviation={"needs": [{"role": "approver", "signatures": 1}], "never": [name]})
     gate = "" if what == "skip" else "way-back"
@@ -306,6 +307,7 @@ def agree(scene, by, comment=REASON):
     return scene.act(run.SignDeviation(number=len(scene.state.deviations), comment=comment), by)
 
 
+@pytest.mark.bad_input("D13")
 def test_an_emergency_takes_two_people_and_marks_the_run_for_ever():
     scene = scene_with(EMERGENCY)
     ask_override(scene)
@@ -346,6 +348,7 @@ def test_whoever_asked_is_not_the_second_person():
 
 
 @pytest.mark.parametrize("reason", ["", "x", " " * 40, "hurry"])
+@pytest.mark.bad_input("D13")
 def test_an_emergency_has_a_reason(reason):
     scene = scene_with(EMERGENCY)
     with pytest.raises(BadInput):

@@ -277,6 +277,7 @@ def row(name="confserv", type_="SCS", version="8.5.100", role="", peer="", port=
         pytest.param(b"format: '1'\n---\nformat: '1'", "second document", id="YAML documents"),
     ],
 )
+@pytest.mark.bad_input("E01", "E05", "E15")
 def test_a_file_that_cannot_be_used_is_refused_with_the_reason(data, told):
     found = mistakes(data)
     assert any(told in one.message for one in found), [str(one) for one in found]
@@ -307,6 +308,7 @@ def test_lines_are_those_of_the_file_even_when_cells_have_several():
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.bad_input("E05")
 def test_separator_byte_order_mark_and_line_ends_are_recognised(separator, mark, end):
     text = mark + end.join([HEAD, row()]).replace(",", separator)
     after, wrong, _ = imported(text)
@@ -330,6 +332,7 @@ def test_separator_byte_order_mark_and_line_ends_are_recognised(separator, mark,
         "2024-05-08 00:00:00",
     ],
 )
+@pytest.mark.bad_input("E16")
 def test_a_date_where_a_version_belongs_is_told(text):
     with pytest.raises(NotUsable, match="looks like a date"):
         read_version(text)
@@ -341,6 +344,7 @@ def test_versions_and_not_knowing_one_are_usable(text):
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "０８０", "1e3", "+80", "80.0", "080", "8 0", "٣"])
+@pytest.mark.bad_input("E10")
 def test_what_is_no_port_is_refused(text):
     with pytest.raises(NotUsable, match="not a port"):
         read_port(text)
@@ -356,6 +360,7 @@ def test_what_is_no_port_is_refused(text):
         ("2001:DB8:0::1", "2001:db8::1"),
     ],
 )
+@pytest.mark.bad_input("E09")
 def test_a_host_has_one_canonical_form(text, host):
     assert read_host(text) == host
 
@@ -368,11 +373,13 @@ def test_a_host_has_one_canonical_form(text, host):
         "169.254.169.254", "fe80::1%eth0", "010.1.2.3", "",
     ],
 )  # fmt: skip
+@pytest.mark.bad_input("E09")
 def test_what_is_no_host_is_refused(text):
     with pytest.raises(NotUsable):
         read_host(text)
 
 
+@pytest.mark.bad_input("E06")
 def test_values_that_a_spreadsheet_would_run_are_written_as_texts_and_read_back():
     names = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "＝x", "'", "'=x", "plain"]
     whole = content(*(record(Kind.APPLICATION, name=name, type="SCS", host="h1") for name in names))
@@ -403,11 +410,13 @@ def test_a_pair_fits():
         pytest.param([alone(host="h9")], "h9 is not there", id="E08 host missing"),
     ],
 )  # fmt: skip
+@pytest.mark.bad_input("E08")
 def test_what_does_not_fit_together_is_told(records, told):
     found = [one for one in problems(content(*records)) if not one.is_remark]
     assert any(told in one.message for one in found), found
 
 
+@pytest.mark.bad_input("E08")
 def test_a_backup_of_a_backup_and_a_circle_are_told_with_their_path():
     ring = [
         record(Kind.APPLICATION, name=name, type="SCS", host="h1", role="backup", peer=peer)
@@ -432,11 +441,13 @@ def test_the_path_of_a_long_circle_is_cut_short():
     assert "s00 → s01 → s02 → s03 → s04 → s05 → s06 → s07 → …:" in problems(content(*ring))[0].message
 
 
+@pytest.mark.bad_input("E07")
 def test_a_short_and_a_full_name_of_one_machine_are_a_conflict():
     found = problems(content(hosts=("fra-1", "fra-1.example.net")))
     assert "two spellings" in found[0].message
 
 
+@pytest.mark.bad_input("E07")
 def test_two_servers_whose_names_differ_only_in_case_or_width_are_one():
     found = mistakes("\n".join([HEAD, row("confserv"), row("ＣonfServ")]))
     assert "second time; the first is in line 2" in found[0].message

@@ -23,6 +23,7 @@ def at(step, **start):
         pytest.param(["pass", "not-tested"], "cannot-tell", False, id="taken back"),
     ],
 )
+@pytest.mark.bad_input("D11")
 def test_confirmations(answers, value, pending):
     scene = at("read-only")
     for answer in answers:
@@ -101,6 +102,7 @@ def test_an_event_gate_says_what_it_waits_for():
     assert "Last event seen: 21-25301." in reason
 
 
+@pytest.mark.bad_input("D12")
 def test_an_event_gate_without_its_agent_cannot_tell():
     scene = at("launch-new")
     scene.report(run_events.AgentLost(host="fra-cfg-02", reason="no answer for 30 s"))

@@ -153,6 +153,7 @@ def test_an_lca_file_is_known_by_its_first_line():
         "@22:00:01.0000 Std 22170 synthetic",
     ],
 )
+@pytest.mark.bad_input("L21")
 def test_the_number_counts_whatever_the_format_and_the_level(line):
     event = one(line)
     assert (event.id_for("21"), event.text) == ("21-22170", "synthetic")
@@ -179,6 +180,7 @@ def test_the_prefix_decides_over_the_file():
         "22:00:01.000 Std 05060 text\x0c22:00:01.000 Std 22170 synthetic",
     ],
 )
+@pytest.mark.bad_input("L08", "L13")
 def test_a_number_elsewhere_is_only_text(line):
     assert not [each for each in records(line) if isinstance(each, LogEvent) and each.number == 22170]
     assert not [each for each in records(line) if isinstance(each, Unrecognised)]
@@ -205,6 +207,7 @@ def test_a_number_elsewhere_is_only_text(line):
         "[22:00:01.000] Std 22170 synthetic",
     ],
 )
+@pytest.mark.bad_input("L07", "L19")
 def test_what_looks_like_an_event_in_no_known_format_is_reported(line):
     (_, record) = records("22:00:00.000 Trc 04120 Check point 2026-03-01T22:00:00", line)
     assert isinstance(record, Unrecognised)
@@ -238,6 +241,7 @@ def test_a_banner_before_known_keys_is_a_header():
     assert [type(each) for each in found] == [HeaderLine] * 3 + [LogEvent]
 
 
+@pytest.mark.bad_input("L19")
 def test_a_file_of_unknown_format_is_reported_and_nothing_is_concluded_from_it():
     state, found = read(start(), b"no log at all\n" * 100, 0)
     assert not state.format_known
@@ -245,6 +249,7 @@ def test_a_file_of_unknown_format_is_reported_and_nothing_is_concluded_from_it()
     assert not read(start(), b"no log at all\n", 0)[0].format_known
 
 
+@pytest.mark.bad_input("L19")
 def test_a_format_that_changes_within_a_file_is_reported_with_its_line():
     _, bad, good = records(
         "22:00:01.000 Std 05060 Application started", "!! what", "22:00:02.000 Std 22170 x"
@@ -272,6 +277,7 @@ def test_lines_of_scs_with_an_event_in_them_are_no_free_text():
     assert isinstance(one("Mar 1 2026 22:00:00 Std 10327 x", state=start("43")), Unrecognised)
 
 
+@pytest.mark.bad_input("L20")
 def test_a_stack_trace_belongs_to_its_event():
     event, *rest = records(
         "22:00:01.000 Std 22122 failed",
@@ -283,6 +289,7 @@ def test_a_stack_trace_belongs_to_its_event():
 
 
 @pytest.mark.parametrize(("data", "count"), [(b"", 0), (b"\n\n\r\n", 3), (b"Host name: a\n", 1)])
+@pytest.mark.bad_input("L10")
 def test_files_without_a_record_have_no_events(data, count):
     found = read(start(), data, 0)[1]
     assert len(found) == count
@@ -296,6 +303,7 @@ def times(*clocks, state=None):
     return [(each.at, each.at_quality) for each in records(*(f"{clock} x" for clock in clocks), state=state)]
 
 
+@pytest.mark.bad_input("L17")
 def test_midnight_adds_a_day():
     assert times("23:59:59.990", "00:00:00.010", "23:59:59.995", "00:00:01.000") == [
         (datetime(2026, 3, 1, 23, 59, 59, 990000), CARRIED),
@@ -305,6 +313,7 @@ def test_midnight_adds_a_day():
     ]
 
 
+@pytest.mark.bad_input("L17")
 def test_a_clock_set_back_by_less_than_an_hour_stays_in_the_day_and_is_marked():
     state = start(file_name="confserv.20261025_010000_000.log")
     assert times("02:59:59.000", "02:00:00.000", "02:58:00.000", "03:00:00.000", state=state) == [
@@ -315,6 +324,7 @@ def test_a_clock_set_back_by_less_than_an_hour_stays_in_the_day_and_is_marked():
     ]
 
 
+@pytest.mark.bad_input("L17")
 def test_the_double_hour_is_marked_in_dated_lines_too():
     found = times("2026-10-25T02:59:59.000", "2026-10-25T02:00:00.000", "2026-10-25T03:00:00.000")
     assert [quality for _, quality in found] == [EXACT, DOUBTFUL, EXACT]
@@ -364,6 +374,7 @@ def test_without_any_date_a_time_is_not_readable_until_a_check_point():
         "12/31/2026 13:00:00.000 PM",
     ],
 )
+@pytest.mark.bad_input("L16")
 def test_an_impossible_time_does_not_lose_the_event_nor_spoil_the_next(stamp):
     bad, good = records(f"{stamp} Std 22170 synthetic", "22:00:01.000 Std 22172 synthetic")
     assert (bad.id_for("21"), bad.at, bad.at_quality) == ("21-22170", None, UNREADABLE)
@@ -391,12 +402,14 @@ def test_a_file_name_without_a_date_is_no_error(name):
         (b"<script>alert(1)</script>", "<script>alert(1)</script>"),
     ],
 )
+@pytest.mark.bad_input("L02", "L25")
 def test_odd_bytes_become_text_that_can_be_stored(raw, text):
     event = one(b"22:00:01.000 Std 22170 " + raw)
     assert (event.number, event.text) == (22170, text)
     event.text.encode()
 
 
+@pytest.mark.bad_input("L02")
 def test_the_encoding_of_the_file_can_be_given():
     line = b"22:00:01.000 Std host Anwendung\xfc GCTI-21-22170 gr\xfc\xdfe"
     event = one(line, state=start(encoding="cp1252"))
@@ -414,10 +427,12 @@ def test_an_encoding_without_ascii_line_ends_is_refused(encoding):
         start(encoding=encoding)
 
 
+@pytest.mark.bad_input("L25")
 def test_a_byte_order_mark_hides_nothing():
     assert one(b"\xef\xbb\xbf22:00:01.000 Std 22170 x").number == 22170
 
 
+@pytest.mark.bad_input("L02")
 def test_utf_16_is_reported_not_skipped():
     data = "22:00:01.000 Std 22170 x\n22:00:02.000 Std 22170 x\n".encode("utf-16")
     state, found = read(start(), data, 0, final=True)
@@ -425,6 +440,7 @@ def test_utf_16_is_reported_not_skipped():
     assert not [each for each in found if isinstance(each, LogEvent)]
 
 
+@pytest.mark.bad_input("L08")
 def test_crlf_ends_a_line_and_its_bytes_are_counted():
     first, second = records("22:00:01.000 Std 22170 x", "22:00:02.000 Std 22172 y", end=b"\r\n")
     assert (first.text, first.length, second.offset, second.text) == ("x", 26, 26, "y")
@@ -433,6 +449,7 @@ def test_crlf_ends_a_line_and_its_bytes_are_counted():
 @pytest.mark.parametrize(
     "filler", [b"a", b" ", b"\t", b"GCTI-", b"9", b"\xff", b"22170 ", b"> ", b"a.", b"Std "]
 )
+@pytest.mark.bad_input("L09")
 def test_a_line_of_a_megabyte_is_one_record(filler):
     body = filler * (1_000_000 // len(filler))
     for head in (b"22:00:01.000 Std 22170 ", b"22:00:01.000 Std ", b"22:00:01.000 ", b"Host name: ", b""):
@@ -442,6 +459,7 @@ def test_a_line_of_a_megabyte_is_one_record(filler):
 # --- offsets, cuts, ends ---
 
 
+@pytest.mark.bad_input("L18")
 def test_equal_lines_are_told_apart_by_their_offset():
     assert len({each.offset for each in records(*["22:00:01.000 Std 25302 x"] * 10_000)}) == 10_000
 
@@ -458,11 +476,13 @@ def test_reading_can_begin_in_the_middle_of_a_file():
     assert event.offset == 5_000
 
 
+@pytest.mark.bad_input("L10")
 def test_a_line_without_its_end_waits():
     with pytest.raises(UnfinishedLine):
         read(start(), b"22:00:01.000 Std 22170 x\n22:00:02.000 Std 22", 0)
 
 
+@pytest.mark.bad_input("L10")
 def test_a_last_line_without_end_is_flagged_and_its_rest_is_no_line_of_its_own():
     state, (flag, event) = read(start(), b"22:00:01.000 Std 22170 synth", 0, final=True)
     assert flag == CutLine(0, 28, 28)

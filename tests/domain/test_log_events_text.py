@@ -20,6 +20,7 @@ from upgrades.domain.log_events import HIDDEN, mask_secrets, visible
         ("\ud800\uffff\U0001fffe\U000e0041", "⟦U+D800⟧⟦U+FFFF⟧⟦U+1FFFE⟧⟦U+E0041⟧"),
     ],
 )
+@pytest.mark.bad_input("L06", "L07")
 def test_characters_that_show_nothing_are_marked(text, shown):
     assert visible(text) == shown
 
@@ -46,6 +47,7 @@ def test_characters_that_show_nothing_are_marked(text, shown):
         ("ldap://user:hunter2@example.com", "hunter2"),
     ],
 )
+@pytest.mark.bad_input("L23")
 def test_secrets_are_hidden(line, secret):
     masked = mask_secrets(line)
     assert secret not in masked

@@ -42,6 +42,7 @@ def test_what_old_runs_have_stored_still_means_the_same():
     assert not policy_in({"p": {"role": "approver", "signatures": 2}}, "p").override
 
 
+@pytest.mark.bad_input("D02")
 def test_one_person_fills_one_slot_even_when_in_both_groups():
     both = signer("anna", "group:database", "group:network")
     assert missing(EACH, [both]) in ((Need("group:network", 1),), (Need("group:database", 1),))
@@ -176,6 +177,7 @@ def test_a_document_is_brought_into_its_canonical_form():
         pytest.param({"Start": {"needs": []}}, "its name", id="capital letters"),
     ],
 )
+@pytest.mark.bad_input("Y14")
 def test_a_policy_that_opens_for_nothing_or_never_is_refused(document, why):
     with pytest.raises(BadInput, match=why):
         checked_document(document, TEAM)

@@ -124,10 +124,12 @@ def test_line_ends_of_windows_are_read():
 
 
 @pytest.mark.parametrize("number", ["8.10", "8.50", "1e3", "0x1F", "010", "-1", "0", "1_000", "one"])
+@pytest.mark.bad_input("Y01")
 def test_y01_a_version_number_is_written_in_digits(number):
     assert "whole number" in only_mistake(changed("version: 1\n", f"version: {number}\n")).message
 
 
+@pytest.mark.bad_input("Y01")
 def test_y01_versions_stay_text_and_want_quotes():
     bare = changed("type: version}", "type: version, default: 8.10}")
     assert 'Put `8.10` in quotes: "8.10"' in only_mistake(bare).message
@@ -136,11 +138,13 @@ def test_y01_versions_stay_text_and_want_quotes():
 
 
 @pytest.mark.parametrize("text", ["12:30:00", "1:30", "2024-01-02", "no", "on", "~", "8.10", "1e3", "null"])
+@pytest.mark.bad_input("Y02", "Y03")
 def test_y02_y03_words_for_people_are_taken_as_they_stand(text):
     assert load(changed("title: First", f"title: {text}").encode(), name="small.yaml").steps[0].title == text
 
 
 @pytest.mark.parametrize("word", ["yes", "no", "on", "off", "True", "TRUE", "1", "~", "y", "''"])
+@pytest.mark.bad_input("Y03")
 def test_y03_only_true_and_false_are_booleans(word):
     assert only_mistake(changed("destroys: true", f"destroys: {word}")).item == "step last"
 
@@ -153,6 +157,7 @@ def test_events_are_quoted_and_complete(event):
     assert ("in quotes" in found[0].message) is (event == "21-22170")
 
 
+@pytest.mark.bad_input("Y03")
 def test_y03_merge_keys_are_refused():
     assert any(
         "merge" in one.message
@@ -163,12 +168,14 @@ def test_y03_merge_keys_are_refused():
 # Y04-Y09: what YAML can do and we do not want.
 
 
+@pytest.mark.bad_input("Y04")
 def test_y04_a_second_key_is_refused_with_both_lines():
     found = only_mistake(changed("title: A small one\n", "title: A small one\ntitle: Another\n"))
     assert (found.line, found.column) == (4, 1)
     assert "lines 3 and 4" in found.message
 
 
+@pytest.mark.bad_input("Y04")
 def test_y04_keys_that_differ_only_in_case_or_width_are_the_same():
     found = mistakes_of(changed("title: A small one\n", "title: A small one\nＴitle: Another\n"))
     assert "lines 3 and 4" in found[0].message
@@ -178,6 +185,7 @@ def test_y04_keys_that_differ_only_in_case_or_width_are_the_same():
     "tag",
     ["!!python/object/apply:os.system", "!!str", "!include", "!", "!!binary", "!<tag:yaml.org,2002:int>"],
 )
+@pytest.mark.bad_input("Y05", "Y22")
 def test_y05_y22_tags_are_refused(tag):
     assert "tag" in mistakes_of(changed("title: First", f"title: {tag} First"))[0].message
 
@@ -195,6 +203,7 @@ def test_y05_y22_tags_are_refused(tag):
         ),
     ],
 )
+@pytest.mark.bad_input("Y06")
 def test_y06_anchors_and_aliases_are_refused(text):
     messages = " ".join(one.message for one in mistakes_of(text))
     assert "is an anchor" in messages
@@ -211,10 +220,12 @@ def test_y06_anchors_and_aliases_are_refused(text):
         pytest.param("- " * 900 + "x", id="lists"),
     ],
 )
+@pytest.mark.bad_input("Y07")
 def test_y07_deep_nesting_is_refused(text):
     assert "nested more than 20 deep" in mistakes_of(text)[0].message
 
 
+@pytest.mark.bad_input("Y08")
 def test_y08_sizes_are_bounded():
     assert "at most 1048576" in only_mistake(b"#" * (1024 * 1024 + 1)).message
     step = "  - {id: s%d, title: T, source: CSH-1, phase: P, do: [x]}\n"
@@ -245,6 +256,7 @@ def test_y08_sizes_are_bounded():
         pytest.param("- a\n- b\n", (1, 1), "group of keys", id="list"),
     ],
 )
+@pytest.mark.bad_input("Y09")
 def test_y09_one_document_in_utf_8(text, place, message):
     found = next(one for one in mistakes_of(text) if message in one.message)
     assert (found.line, found.column) == place
@@ -254,6 +266,7 @@ def test_y09_one_document_in_utf_8(text, place, message):
 # Y10-Y13: keys, references, names.
 
 
+@pytest.mark.bad_input("Y10")
 def test_y10_an_unknown_key_is_refused_and_the_nearest_offered():
     found = only_mistake(changed("    completes: by-itself", "    compleets: by-itself"))
     assert "Did you mean `completes`?" in found.message
@@ -282,6 +295,7 @@ def test_y10_an_unknown_key_is_refused_and_the_nearest_offered():
         pytest.param("source: CSH-7", "source: []", "which requirement", id="no sources"),
     ],
 )
+@pytest.mark.bad_input("Y10")
 def test_y10_wrong_shapes_are_told(old, new, message):
     assert any(message in one.message for one in mistakes_of(changed(old, new)))
 
@@ -314,10 +328,12 @@ def test_y10_wrong_shapes_are_told(old, new, message):
         pytest.param("pair-of: new", "pair-of: old", "not its own pair", id="own pair"),
     ],
 )
+@pytest.mark.bad_input("Y11")
 def test_y11_references_exist(old, new, message):
     assert message in only_mistake(changed(old, new)).message
 
 
+@pytest.mark.bad_input("Y12")
 def test_y12_a_name_stands_once():
     twice = changed(
         "  - id: mend",
@@ -356,6 +372,7 @@ def test_y12_a_name_stands_once():
         "x\u200by",
     ],
 )
+@pytest.mark.bad_input("Y13")
 def test_y13_names_have_one_form(name):
     found = mistakes_of(changed("- id: mend", f"- id: {name}"))
     assert any("name" in one.message or "must not stand" in one.message for one in found)
@@ -403,6 +420,7 @@ def test_names_in_conditions_begin_with_a_letter_and_are_no_keywords():
         ),
     ],
 )
+@pytest.mark.bad_input("Y14")
 def test_y14_gates_that_open_for_nothing_or_never(old, new, message):
     assert any(message in one.message or message == one.item for one in mistakes_of(changed(old, new)))
 
@@ -445,6 +463,7 @@ def test_an_approval_names_its_policy():
         "٣ min",
     ],
 )
+@pytest.mark.bad_input("Y16")
 def test_y16_lengths_of_time_have_a_unit_and_a_range(length):
     assert "30 s, 3 min, 2 h" in only_mistake(changed("quiet-after: 3 min", f"quiet-after: {length}")).message
 
@@ -472,6 +491,7 @@ def test_an_exposure_is_not_expected_longer_than_it_may_last():
         "{new.host!r}",
     ],
 )
+@pytest.mark.bad_input("Y17")
 def test_y17_only_known_placeholders_are_filled_in(text):
     found = mistakes_of(changed("do: [Do it.]", f'do: ["{text}"]'))
     assert {one.item for one in found} == {"step first"}
@@ -485,6 +505,7 @@ def test_y17_what_may_be_filled_in():
     assert load(text.encode(), name="small.yaml")
 
 
+@pytest.mark.bad_input("Y18")
 def test_y18_markup_is_only_text():
     markup = "<b>x</b> [l](javascript:alert(1)) ![i](data:image/png;base64,AA)"
     assert load(changed("do: [Do it.]", f"do: ['{markup}']").encode(), name="small.yaml").steps[0].do == (
@@ -505,6 +526,7 @@ def test_y18_markup_is_only_text():
         '"\ufeffx"',
     ],
 )
+@pytest.mark.bad_input("Y21")
 def test_y21_control_characters_and_unseen_ones_are_refused(text):
     assert "must not stand" in mistakes_of(changed("title: First", f"title: {text}"))[0].message
 

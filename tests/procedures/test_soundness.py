@@ -246,6 +246,7 @@ def test_the_numbers_of_the_steps_are_those_of_the_source():
 # Circles.
 
 
+@pytest.mark.bad_input("Y11")
 def test_y11_a_circle_without_a_way_out_is_printed():
     circle = changed("    closes:\n", "    then: {go-to: launch}\n    closes:\n")
     found = mistakes_of(circle)
@@ -253,6 +254,7 @@ def test_y11_a_circle_without_a_way_out_is_printed():
     assert {one.item for one in found} >= {"step first", "step launch", "step last"}
 
 
+@pytest.mark.bad_input("Y11")
 def test_y11_a_circle_of_three_steps_that_nobody_can_leave():
     step = "  - {id: %s, title: T, source: CSH-1, phase: P, do: [x], then: {go-to: %s}}\n"
     text = HEAD + "steps:\n" + step % ("one", "two") + step % ("two", "three") + step % ("three", "one")

@@ -145,6 +145,7 @@ EDITS = {
 }
 
 
+@pytest.mark.bad_input("D18")
 def test_an_edited_bundle_is_found_with_the_first_broken_record(bundle, verify, key, tmp_path):
     for edit, (changes, named) in EDITS.items():
         code, said = verify(_edit(bundle, tmp_path, changes), "--key", key)

@@ -33,6 +33,7 @@ def at_stop_old(night):
     return at_the_point_of_no_return(night)
 
 
+@pytest.mark.bad_input("D01")
 def test_whoever_started_the_run_may_not_approve_it_superuser_or_not(at_stop_old):
     night = at_stop_old
     give(night.operator, night.environment, "approver")
@@ -53,6 +54,7 @@ def test_whoever_carried_out_a_part_may_not_approve_even_without_the_role_of_ope
         night.act(night.sign(), second)
 
 
+@pytest.mark.bad_input("Y20", "D01")
 def test_an_author_of_the_procedure_version_may_not_approve(at_stop_old):
     night = at_stop_old
     author = make_user("approver", environment=night.environment, is_superuser=True)
@@ -84,6 +86,7 @@ def test_whoever_signed_does_not_carry_out_what_was_signed(at_stop_old):
     assert night.state.steps["stop-old"].begun_by.name == night.operator.first_name
 
 
+@pytest.mark.bad_input("D05")
 def test_what_was_signed_lapses_when_it_changes_and_stays_in_the_record(at_stop_old):
     night = at_stop_old
     night.act(night.sign(), night.approver)
@@ -96,6 +99,7 @@ def test_what_was_signed_lapses_when_it_changes_and_stays_in_the_record(at_stop_
     assert night.verdict("stop-old", "approval").is_met
 
 
+@pytest.mark.bad_input("D05")
 def test_a_signature_on_what_was_shown_before_is_refused(at_stop_old):
     night = at_stop_old
     old = night.sign()
@@ -105,6 +109,7 @@ def test_a_signature_on_what_was_shown_before_is_refused(at_stop_old):
         night.act(old, night.approver)
 
 
+@pytest.mark.bad_input("D07")
 def test_a_signature_after_the_step_has_begun_or_the_run_is_over_is_refused(at_stop_old):
     night = at_stop_old
     late, third = night.sign(), make_user("approver", environment=night.environment)
@@ -119,6 +124,7 @@ def test_a_signature_after_the_step_has_begun_or_the_run_is_over_is_refused(at_s
         night.act(late, third)
 
 
+@pytest.mark.bad_input("D04")
 def test_ten_people_clicking_twice_at_once_are_each_counted_once_and_only_if_they_may(transactional_db):
     """D04, I4: of ten people some are barred; however their clicks fall, exactly the others have signed."""
     night = Night(policies=TWO)
@@ -199,6 +205,7 @@ def test_two_people_deciding_one_deviation_at_once_decide_it_once(transactional_
     check(night)
 
 
+@pytest.mark.bad_input("D13")
 def test_nobody_signs_a_deviation_of_a_run_that_he_worked_on(night):
     give(night.operator, night.environment, "approver")
     night.act(core.AskDeviation(step="prerequisites", visit=1, what="skip", reason=REASON))

@@ -26,11 +26,13 @@ def test_a_held_run_stands_still_until_it_is_resumed(night):
 @pytest.mark.parametrize(
     "command", [core.Hold(reason=" "), core.Abort(reason="because"), core.Abort(reason="x" * 2001)]
 )
+@pytest.mark.bad_input("D08")
 def test_a_reason_is_asked_for_that_others_can_follow(night, command):
     with pytest.raises(BadInput, match=r"characters"):
         night.act(command)
 
 
+@pytest.mark.bad_input("D15")
 def test_nothing_is_aborted_while_an_exposure_is_open_that_nobody_has_taken_over(night):
     night.go_to("replace-folder")
     with pytest.raises(GateClosed, match="read-only"):
@@ -44,6 +46,7 @@ def test_nothing_is_aborted_while_an_exposure_is_open_that_nobody_has_taken_over
     assert (row.burden, row.owner_name) == (READ_ONLY, night.approver.get_full_name())
 
 
+@pytest.mark.bad_input("D15")
 def test_a_run_that_is_over_changes_no_more_but_its_burdens_can_be_closed_by_their_owner(night):
     night.go_to("replace-folder")
     night.act(core.TakeOver(burden=READ_ONLY, reason=REASON), night.approver)

@@ -205,6 +205,7 @@ def run(environment):
     return start(environment, operator)
 
 
+@pytest.mark.bad_input("E14")
 def test_what_an_open_run_works_on_stays_as_it_is(environment, admin, run):
     for kind, name, texts in (
         (Kind.APPLICATION, "confserv", {"version": "9.0"}),
@@ -221,6 +222,7 @@ def test_what_an_open_run_works_on_stays_as_it_is(environment, admin, run):
     assert application(environment, "stat").version == "9.0"
 
 
+@pytest.mark.bad_input("E14")
 def test_an_import_that_touches_an_open_run_is_refused_as_a_whole_with_its_name(environment, admin, run):
     text = (
         exported(environment, "csv")
@@ -281,6 +283,7 @@ def test_a_whole_environment_comes_over_into_a_new_one_without_loss(environment,
 
 
 @pytest.mark.parametrize("form", ["csv", "yaml"])
+@pytest.mark.bad_input("E13")
 def test_importing_what_was_exported_changes_nothing_and_leaves_no_entry(environment, admin, form):
     found, done = import_file(
         environment_id=environment.pk, file=file(exported(environment, form), remove_unlisted=True), by=admin
@@ -349,6 +352,7 @@ def test_a_draft_is_applied_by_who_made_it_only_and_a_newer_one_takes_its_place(
         apply_draft(**draft, command_id=uuid4())
 
 
+@pytest.mark.bad_input("E13")
 def test_ten_thousand_rows_come_in(environment, admin):
     head = "name,type,version,host\r\n"
     rows = [f"s{place:05},SCS,8.5.{place % 900},h{place % 500:03}" for place in range(10_000)]
@@ -360,6 +364,7 @@ def test_ten_thousand_rows_come_in(environment, admin):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.bad_input("E13")
 def test_of_two_imports_at_the_same_time_one_waits_and_both_are_whole(transactional_db):
     environment = make_environment()
     admin = make_user("administrator", environment=environment)

@@ -67,6 +67,7 @@ def test_a_file_is_stored_whole_with_its_hash_on_the_record(night):
     ("content", "says"),
     [(b"", "is empty"), (b"x" * 1025, "1,025 bytes; at most 1,024 are taken")],
 )
+@pytest.mark.bad_input("U03")
 def test_a_file_that_is_empty_or_too_large_is_refused_before_anything_is_written(
     night, settings, content, says
 ):
@@ -78,6 +79,7 @@ def test_a_file_that_is_empty_or_too_large_is_refused_before_anything_is_written
     assert not Evidence.objects.exists()
 
 
+@pytest.mark.bad_input("U03")
 def test_a_file_of_exactly_the_limit_is_taken(night, settings):
     settings.EVIDENCE_MAX_BYTES = 1024
     night.go_to("backup-database")
@@ -157,6 +159,7 @@ def test_a_stranger_leaves_nothing_and_learns_nothing(night):
         ("ü" * 300, "ü" * 200),
     ],
 )
+@pytest.mark.bad_input("U01")
 def test_a_hostile_name_is_only_data_and_never_a_path(night, name, kept):
     """U01: the file lies under a name of ours below its run; its own name is kept as text, cleaned."""
     night.go_to("backup-database")

@@ -101,6 +101,7 @@ def poll(agent):
 
 
 @pytest.mark.parametrize("url", FORMS)
+@pytest.mark.bad_input("W01", "W02", "W03", "W04", "W06", "W09")
 def test_no_connection_is_made_when_it_is_entered_tried_or_polled(environment, admin, in_production, url):
     host = environment.hosts.get(name="fra-scs-01")
     where = {"environment_id": environment.pk, "host_id": host.pk, "by": admin}
@@ -153,6 +154,7 @@ def refusal(url):
         pytest.param(["64:ff9b::7f00:1"], id="carried by NAT64"),
     ],
 )
+@pytest.mark.bad_input("W05")
 def test_every_answer_of_the_name_service_is_looked_at(in_production, monkeypatch, led):
     monkeypatch.setattr(socket, "getaddrinfo", answers(*led))
     with recorded() as seen:
@@ -166,6 +168,7 @@ def test_every_answer_of_the_name_service_is_looked_at(in_production, monkeypatc
     assert seen == []
 
 
+@pytest.mark.bad_input("W05")
 def test_a_name_that_leads_elsewhere_later_is_looked_at_again(environment, admin, in_production, monkeypatch):
     host = environment.hosts.get(name="fra-scs-01")
     where = {"environment_id": environment.pk, "host_id": host.pk, "by": admin}
@@ -225,6 +228,7 @@ def test_the_connection_goes_to_the_address_that_was_looked_at_and_keeps_the_nam
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.bad_input("W12")
 def test_no_redirection_is_followed(status):
     async def ask():
         async with server(f"HTTP/1.1 {status} X\r\nLocation: http://127.0.0.1:1/\r\n\r\n".encode()) as (
@@ -240,6 +244,7 @@ def test_no_redirection_is_followed(status):
         asyncio.run(ask())
 
 
+@pytest.mark.bad_input("W12")
 def test_a_body_is_read_up_to_its_limit():
     async def ask():
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n"
@@ -255,6 +260,7 @@ def test_a_body_is_read_up_to_its_limit():
         asyncio.run(ask())
 
 
+@pytest.mark.bad_input("W08")
 def test_this_machine_under_its_address_in_the_network_is_refused(monkeypatch):
     """The listed network may hold our own address: what listens here is not an agent (unless loopback is listed)."""
     own = ip_address("127.0.0.1")

@@ -63,6 +63,7 @@ def test_a_request_that_was_rejected_waits_for_nobody_until_it_is_asked_again():
     check_every_run()
 
 
+@pytest.mark.bad_input("D07")
 def test_a_worker_lets_a_request_run_out_and_a_late_signature_finds_it_so(monkeypatch):
     night = stand({"role": "approver", "signatures": 1} | EXPIRES)
     row = request_of(night)
@@ -78,6 +79,7 @@ def test_a_worker_lets_a_request_run_out_and_a_late_signature_finds_it_so(monkey
     check_every_run()
 
 
+@pytest.mark.bad_input("D04")
 def test_voting_and_running_out_at_once_have_one_outcome(transactional_db, monkeypatch):
     night = stand({"role": "approver", "signatures": 1} | EXPIRES)
     later(monkeypatch, 601)
@@ -89,6 +91,7 @@ def test_voting_and_running_out_at_once_have_one_outcome(transactional_db, monke
     check_every_run()
 
 
+@pytest.mark.bad_input("D04")
 def test_approving_and_rejecting_at_once_have_one_outcome(transactional_db):
     for place in ("A", "B", "C"):
         night = Night(place=place).go_to("stop-old")
@@ -105,6 +108,7 @@ def test_approving_and_rejecting_at_once_have_one_outcome(transactional_db):
     check_every_run()
 
 
+@pytest.mark.bad_input("D03")
 def test_a_right_that_was_taken_away_signs_no_more_and_what_was_signed_stays():
     night = stand({"role": "approver", "signatures": 2})
     second = make_user("approver", environment=night.environment)
@@ -117,6 +121,7 @@ def test_a_right_that_was_taken_away_signs_no_more_and_what_was_signed_stays():
     assert request_of(night).whom == "the role approver"
 
 
+@pytest.mark.bad_input("D03")
 def test_a_closed_account_has_no_rights():
     night = stand()
     night.approver.is_active = False

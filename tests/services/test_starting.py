@@ -121,6 +121,7 @@ def test_only_operators_start_runs(place, role):
         start_run(**wishes(place, person))
 
 
+@pytest.mark.bad_input("D14")
 def test_a_server_belongs_to_one_open_run_at_a_time(place, operator):
     first = start_run(**wishes(place, operator))
     with pytest.raises(OutOfTurn, match=f"belongs to run {first.run}"):
@@ -147,6 +148,7 @@ def test_the_same_start_sent_ten_times_at_once_starts_one_run_and_is_answered_th
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.bad_input("D14")
 def test_ten_starts_on_the_same_servers_at_once_start_one_run(place, operator):
     answers = at_once(*(partial(start_run, **wishes(place, operator)) for _ in range(10)))
     assert [type(answer) for answer in answers].count(Done) == 1

@@ -137,6 +137,7 @@ POLLS = st.lists(
 @given(lines=LINES, polls=POLLS)
 @example(lines=[UPGRADE_MODE, REFUSED, READY], polls=[(0.5, 100, 0, True), (0.4, 60, 1, False)])
 @example(lines=[UPGRADED, UNKNOWN], polls=[(1.0, 60, 0, True)] * 6)
+@pytest.mark.bad_input("L11")
 def test_any_cutting_repeating_and_overlapping_of_polls_gives_the_same_lines_and_verdict(
     launching, lines, polls
 ):
@@ -187,6 +188,7 @@ def test_each_stored_line_has_the_bytes_that_stand_in_the_file(launching):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.bad_input("L01", "L02")
 def test_a_hostile_line_is_stored_and_does_not_stop_what_comes_after_it(launching, name):
     content = BEFORE + UPGRADE_MODE + HOSTILE[name] + READY
     tell(launching, part(content, silent=True))
@@ -200,6 +202,7 @@ def test_a_hostile_line_is_stored_and_does_not_stop_what_comes_after_it(launchin
         assert launching.state.gate("launch-new", "initialized").outcome is not None
 
 
+@pytest.mark.bad_input("L15")
 def test_lines_from_before_the_watermark_never_count(launching):
     tell(launching, part(BEFORE))
     assert LogLine.objects.filter(event="21-22170").count() == 1
@@ -235,6 +238,7 @@ def gaps():
     return LogLine.objects.filter(kind=LogLine.Kind.GAP)
 
 
+@pytest.mark.bad_input("A18")
 def test_a_file_that_shrank_leaves_a_gap_and_its_new_content_is_read_from_the_start(launching):
     content = BEFORE + UPGRADE_MODE
     tell(launching, part(content))
@@ -322,6 +326,7 @@ def test_a_file_that_goes_away_twice_at_the_same_place_is_no_trouble(launching):
 # Doubts.
 
 
+@pytest.mark.bad_input("L19")
 def test_a_line_of_unknown_format_raises_a_doubt_that_two_people_can_set_aside(launching):
     night = launching
     tell(night, part(BEFORE + UPGRADE_MODE + UNKNOWN + READY))

@@ -236,6 +236,7 @@ def test_no_act_in_a_run_is_open_to_readers_or_strangers(client, place, verb):
         ("/runs/{run}/", (200, 200, 200, 404, 302)),
     ],
 )
+@pytest.mark.bad_input("FM05", "FM09")
 def test_the_right_decides_and_not_a_header_or_an_odd_number(client, place, fragment, address, statuses):
     environment, run, people = place
     url = address.format(environment=environment.pk, run=run)
@@ -258,6 +259,7 @@ def test_a_fragment_for_nobody_sends_the_page_to_sign_in_and_back(client, place)
         assert answer.headers["HX-Redirect"] == f"/sign-in/?next={page.replace('/', '%2F')}"
 
 
+@pytest.mark.bad_input("FM05")
 def test_what_is_not_yours_looks_like_what_is_not_there(client, place):
     environment, _, people = place
     client.force_login(people["stranger"])
@@ -309,6 +311,7 @@ def test_a_simulated_servers_button_of_a_run_elsewhere_finds_nothing(client, pla
     assert answer.status_code == 404
 
 
+@pytest.mark.bad_input("FM08")
 def test_a_form_without_its_token_is_explained(place):
     environment, _, people = place
     client = Client(enforce_csrf_checks=True)

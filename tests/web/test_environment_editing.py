@@ -185,12 +185,14 @@ def test_a_new_server_with_mistakes_keeps_what_was_typed(page, environment):
     assert answer.status_code == 303
 
 
+@pytest.mark.bad_input("FM05")
 def test_a_choice_that_is_not_in_the_list_is_refused(page, environment):
     at = record_url(environment, "application", "scs")
     for change in ({"host": "nowhere"}, {"peer": "nobody"}, {"role": "master"}, {"dormant": "perhaps"}):
         assert page.post(at, {**fields(page.get(at)), **change}).status_code == 400
 
 
+@pytest.mark.bad_input("FM03")
 def test_fields_that_the_form_does_not_have_change_nothing(page, environment):
     at = record_url(environment, "application", "scs")
     page.post(at, {**fields(page.get(at)), "mode": "down", "environment": "7", "process_state": "up"})
@@ -377,6 +379,7 @@ def test_hostile_values_are_shown_as_texts(page, environment):
 
 
 @pytest.mark.parametrize("name", ["edit-environment", "import-environment"])
+@pytest.mark.bad_input("FM08")
 def test_a_post_without_the_token_is_refused(environment, admin, name):
     from django.test import Client
 

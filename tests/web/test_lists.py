@@ -96,6 +96,7 @@ def test_the_list_is_narrowed_by_environment_with_its_copies(client, environment
         "?order=starter_id",
     ],
 )
+@pytest.mark.bad_input("FM13")
 def test_a_wish_that_makes_no_sense_breaks_nothing(client, environment, operator, query):
     start(environment, operator)
 

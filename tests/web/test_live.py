@@ -342,6 +342,7 @@ def test_the_log_follows_its_end_unless_the_reader_scrolled_up(page, run):
     assert page.evaluate("document.getElementById('log').scrollTop") == 40
 
 
+@pytest.mark.bad_input("D16")
 def test_clocks_go_by_the_servers_time(page, run):
     """The server says it is ten minutes after the beginning of 2026, whatever the reader's clock says."""
     assert re.fullmatch(r"10:\d\d", page.text_content("#since"))

@@ -197,6 +197,7 @@ def test_the_same_click_twice_acts_once(send):
     assert kinds(stage).count("note.added") == 1
 
 
+@pytest.mark.bad_input("D06")
 def test_an_id_that_was_used_for_something_else_is_refused(send):
     stage = waiting()
     once = str(uuid4())
@@ -205,6 +206,7 @@ def test_an_id_that_was_used_for_something_else_is_refused(send):
     assert stage.state.status == "running"
 
 
+@pytest.mark.bad_input("FM06")
 def test_a_late_click_hits_nothing_and_shows_where_the_run_stands(send):
     stage = waiting()
     seen = stage.seen
@@ -217,6 +219,7 @@ def test_a_late_click_hits_nothing_and_shows_where_the_run_stands(send):
     assert stage.state.current == "read-only"
 
 
+@pytest.mark.bad_input("FM06")
 def test_a_step_whose_gates_are_shut_is_not_completed(send):
     stage = waiting()
     answer = send(stage, "complete", **stage.seen)
@@ -225,6 +228,7 @@ def test_a_step_whose_gates_are_shut_is_not_completed(send):
     assert "step.completed" not in kinds(stage)
 
 
+@pytest.mark.bad_input("FM06", "D07")
 def test_nothing_is_added_to_a_run_that_is_over(send):
     stage = waiting()
     stage.act(core.Abort(reason=REASON))
@@ -238,6 +242,7 @@ def test_nothing_is_added_to_a_run_that_is_over(send):
     assert kinds(stage) == before
 
 
+@pytest.mark.bad_input("D05")
 def test_a_signature_over_something_that_changed_is_refused_and_shows_the_new_content(send):
     stage = Stage().reach("stop-old")
     gate = stage.step.gate("approval")

@@ -140,6 +140,7 @@ def test_a_doubt_keeps_the_gate_shut_and_can_be_asked_to_be_set_aside(show):
     assert re.search(r'name="doubt" value="\d+"', html)
 
 
+@pytest.mark.bad_input("D10")
 def test_a_rule_that_puts_on_hold_shows_why_and_how_to_go_on(show):
     html = show(watching("21-22911", "21-25301", "21-22171"), raw=True)
     assert "On hold." in html

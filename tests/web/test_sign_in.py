@@ -33,6 +33,7 @@ def test_signing_in_leads_to_the_page_that_was_asked_for(client, nina):
 @pytest.mark.parametrize(
     "elsewhere", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", r"/\evil"]
 )
+@pytest.mark.bad_input("W11")
 def test_signing_in_never_leads_to_another_site(client, nina, elsewhere):
     assert sign_in(client, next=elsewhere).headers["Location"] == "/"
 
@@ -57,6 +58,7 @@ def test_a_refusal_tells_nobody_which_names_there_are(client, nina, name, passwo
 @pytest.mark.parametrize(
     ("name", "password"), [("nina", "x" * 129), ("n" * 151, PASSWORD), ("nina\0", PASSWORD), ("", "")]
 )
+@pytest.mark.bad_input("FM14")
 def test_what_cannot_be_right_is_refused_before_any_hashing(client, nina, name, password, monkeypatch):
     monkeypatch.setattr("django.contrib.auth.hashers.check_password", pytest.fail)
 
@@ -76,6 +78,7 @@ def test_who_is_signed_in_needs_no_second_sign_in(client, nina):
     assert client.get("/sign-in/").headers["Location"] == "/"
 
 
+@pytest.mark.bad_input("FM14")
 def test_a_name_is_found_in_any_spelling(client, nina):
     assert sign_in(client, " ＮＩＮＡ ").status_code == 302
 
@@ -104,6 +107,7 @@ def test_a_session_gets_a_new_id_at_sign_in(client, nina):
         pytest.param({"signed_in_at": 2 * HOUR, "used_at": HOUR + 1}, 302, id="not used"),
     ],
 )
+@pytest.mark.bad_input("FM12")
 def test_a_session_ends_when_it_is_old_or_was_not_used(client, nina, times, status):
     client.force_login(nina)
     session = client.session
@@ -211,6 +215,7 @@ def test_the_present_password_is_asked_for_and_not_to_be_guessed(client, nina):
     assert answers[-1].status_code == 429
 
 
+@pytest.mark.bad_input("FM15")
 def test_nobody_makes_an_account_or_resets_a_password_by_themselves(client):
     for address in ("/signup/", "/account/signup/", "/account/password/reset/", "/account/email/"):
         assert client.get(address).status_code == 404

@@ -39,6 +39,7 @@ def attempt(name="nina", password="wrong", address="192.0.2.1"):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.bad_input("FM14")
 def test_of_two_hundred_tries_at_once_no_more_than_ten_reach_the_hasher(counted):
     make_user(name="nina", password=PASSWORD)
     with ThreadPoolExecutor(20) as pool:

@@ -163,6 +163,7 @@ def test_who_has_just_shown_who_they_are_signs_at_once(client, stage, press):
     assert len(signatures(stage)) == 1
 
 
+@pytest.mark.bad_input("D06")
 def test_a_proof_of_this_morning_asks_again(client, stage, press):
     show_who(client, stage.approver, at=time.time() - 3600)
     assert press().headers["Location"].startswith("/account/confirm/")

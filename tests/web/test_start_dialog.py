@@ -71,6 +71,7 @@ def test_a_fact_that_is_not_so_is_said_before_the_start(client, environment, ope
     assert {gate.id: gate.verdict for gate in dialog.prerequisites}["lca-current"] == "failed"
 
 
+@pytest.mark.bad_input("D09")
 def test_that_nobody_can_sign_is_said_before_the_start(client, environment, operator):
     give(operator, environment, "approver")  # may not sign what he starts
 
@@ -164,6 +165,7 @@ def test_servers_of_an_open_run_are_refused_with_its_number(client, environment,
     assert "CHG0042317" in answer.text
 
 
+@pytest.mark.bad_input("FM04")
 def test_an_answer_that_came_twice_starts_nothing(client, environment, operator):
     answer = client.post(address(environment), answers(environment, kind=["live", "rehearsal"]))
 

@@ -27,6 +27,7 @@ from upgrades.domain.application_type import type_number
 from upgrades.domain.log_events import (
     ClientTotal,
     Cut,
+    HeaderLine,
     LogEvent,
     ParserState,
     Record,
@@ -216,12 +217,51 @@ def _read(application: Application, file: LogFile, part: FilePart, now: datetime
     number = type_number(application.type)
     where = _Bytes(data, part.start, cuts)
     rows = [row for record in records if (row := _row(file, record, number, where, now)) is not None]
+    rows += _contradictions(application, file, records, where, now)
     LogLine.objects.bulk_create(rows, ignore_conflicts=True)
     totals = [record for record in records if isinstance(record, ClientTotal)]
     if totals:
         application.client_total, application.client_total_at = totals[-1].total, now
         application.save(update_fields=["client_total", "client_total_at"])
     return len(rows)
+
+
+def _contradictions(
+    application: Application, file: LogFile, records: Iterable[Record], where: _Bytes, now: datetime
+) -> list[LogLine]:
+    """Heads that name another application or host: the file may be of another instance, and a person has to look.
+
+    Until two people set that aside, nothing that follows in the file opens a gate, as after a line nobody can read.
+    """
+    rows = []
+    for record in records:
+        if not isinstance(record, HeaderLine):
+            continue
+        ours = {"application name": application.name, "host name": application.host.name}.get(record.key, "")
+        if not ours or not record.value or _names_agree(record.key, record.value, ours):
+            continue
+        text = f"the head of {file.name} says “{record.key}: {record.value}”, but this is {ours}"
+        rows.append(
+            LogLine(
+                file=file,
+                offset=record.offset,
+                length=record.length,
+                kind=LogLine.Kind.UNREADABLE,
+                text=text[:4000],
+                raw=where.of(record),
+                read_at=now,
+            )
+        )
+    return rows
+
+
+def _names_agree(key: str, said: str, ours: str) -> bool:
+    """A host may be written short or in full; where it is registered by its address, nothing can be compared."""
+    if key == "host name":
+        if ours.replace(".", "").isdigit() or ":" in ours:
+            return True
+        said, ours = said.partition(".")[0], ours.partition(".")[0]
+    return said.strip().casefold() == ours.casefold()
 
 
 def _as_sent(part: FilePart) -> tuple[bytes, list[Cut]]:
