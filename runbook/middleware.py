@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -51,3 +53,22 @@ def security_headers(get_response: GetResponse) -> GetResponse:
         return response
 
     return add_headers
+
+
+OTHER_PARTS = 1024 * 1024  # bytes of a form beside its file
+
+
+def body_limit(get_response: GetResponse) -> GetResponse:
+    """413 for a body that says that it is larger than the largest form, before a byte of it is read or stored."""
+
+    def check(request: HttpRequest) -> HttpResponse:
+        said = request.META.get("CONTENT_LENGTH") or "0"
+        if not (said.isascii() and said.isdigit() and len(said) < 19):
+            return render(request, "400.html", status=400)
+        if int(said) > settings.EVIDENCE_MAX_BYTES + OTHER_PARTS:
+            response = render(request, "413.html", {"limit": settings.EVIDENCE_MAX_BYTES}, status=413)
+            response.headers["Connection"] = "close"
+            return response
+        return get_response(request)
+
+    return check

@@ -34,6 +34,7 @@ HTTPS = _env.switch("RUNBOOK_HTTPS", default=True)
 _hosts = _env.names("RUNBOOK_HOSTS", "127.0.0.1,localhost")
 TIME_ZONE = _env.time_zone("RUNBOOK_TIME_ZONE", "UTC")
 EVIDENCE_MAX_BYTES = _env.number("EVIDENCE_MAX_BYTES", 50 * MEBIBYTE, 1024, 10 * 1024 * MEBIBYTE)
+EVIDENCE_RUN_BYTES = _env.number("EVIDENCE_RUN_BYTES", 2048 * MEBIBYTE, 1024, 1024 * 1024 * MEBIBYTE)
 EVIDENCE_FOLDER = _env.folder("EVIDENCE_FOLDER", VAR / "evidence")
 STATIC_ROOT = _env.folder("STATIC_FOLDER", VAR / "static")
 # Rehearsals and the panel of the simulated servers exist only where a simulator does.
@@ -148,6 +149,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",
+    "runbook.middleware.body_limit",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

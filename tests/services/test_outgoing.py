@@ -312,6 +312,7 @@ def test_nothing_else_makes_connections():
     assert found == {
         "upgrades/adapters/agent_client.py",  # through `outgoing`
         "upgrades/adapters/outgoing.py",
+        "upgrades/adapters/webhook_client.py",  # through it too
         "upgrades/adapters/simulator_client.py",  # this machine only
         "upgrades/bench/place.py",  # programs for figures, which start what they ask
         "upgrades/bench/readers.py",

@@ -14,6 +14,7 @@ from django.contrib.auth.models import AbstractUser
 from django.core.files.base import File
 from django.core.files.uploadedfile import UploadedFile
 from django.db import DatabaseError, transaction
+from django.db.models import Count, Sum
 from django.utils import timezone
 
 from upgrades.domain.refusal import BadInput, NotAllowed
@@ -22,6 +23,8 @@ from upgrades.models import CommandReceipt, Evidence, Run
 from upgrades.services import register, runs
 from upgrades.services.people import actor_for
 from upgrades.services.runs import Done, NoSuchRun
+
+MOST_FILES = 200  # of one run
 
 
 def attach_file(
@@ -51,7 +54,26 @@ def attach_file(
     if CommandReceipt.objects.filter(pk=command_id).exists():
         attach = Attach(step=step, visit=visit, gate=gate, text=text, sha256="0")
         return runs.act(run_id=run_id, command=attach, by=by, command_id=command_id)
+    _must_have_room(run_id, size)
     return _store(run_id, step, visit, gate, upload, text, by, command_id)
+
+
+def _must_have_room(run_id: int, size: int) -> None:
+    """Each run has so many files and bytes. Two that come at once may both pass: a file too many harms nobody."""
+    kept = Evidence.objects.filter(run=run_id).aggregate(files=Count("pk"), size=Sum("size"))
+    if kept["files"] >= MOST_FILES:
+        raise BadInput(
+            f"This run has {MOST_FILES} files already, and no more are taken. Put several into one archive, or write "
+            "down where they lie and their SHA-256.",
+            "file",
+        )
+    room = settings.EVIDENCE_RUN_BYTES - (kept["size"] or 0)
+    if size > room:
+        raise BadInput(
+            f"The files of this run have room for {max(room, 0):,} bytes more, and this one has {size:,}. Attach an extract, "
+            "or write down where the whole file lies and its SHA-256.",
+            "file",
+        )
 
 
 def _store(

@@ -1,0 +1,38 @@
+"""Texts that would do something if a page let them: each tries another way. `BEACON` is the request that would tell."""
+
+BEACON = "/beacon-of-an-attack"
+
+PAYLOADS = (
+    f"<script>fetch('{BEACON}')</script>",
+    f"<script src={BEACON}></script>",
+    f"<img src={BEACON}>",
+    f"<img src=x onerror=\"fetch('{BEACON}')\">",
+    f"\"><svg onload=fetch('{BEACON}')>",
+    f"'><svg/onload=fetch('{BEACON}')>",
+    f"</title><script>fetch('{BEACON}')</script>",
+    f"</textarea><img src={BEACON}>",
+    f"--><img src={BEACON}>",
+    f"]]><img src={BEACON}>",
+    f'<div hx-get="{BEACON}" hx-trigger="load"></div>',
+    f'<div data-hx-post="{BEACON}" hx-trigger="load"></div>',
+    f"<div hx-on:load=\"fetch('{BEACON}')\"></div>",
+    f'<b hx-get="{BEACON}" hx-trigger="every 100ms" hx-nonce="">x</b>',
+    f'<iframe src="{BEACON}"></iframe>',
+    f"<iframe srcdoc=\"<script>fetch('{BEACON}')</script>\"></iframe>",
+    f'<object data="{BEACON}"></object>',
+    f'<link rel=stylesheet href="{BEACON}">',
+    f"<style>@import '{BEACON}'</style>",
+    f'<p style="background:url({BEACON})">x</p>',
+    f'<base href="{BEACON}/">',
+    f'<meta http-equiv=refresh content="0;url={BEACON}">',
+    f'<form action="{BEACON}"><button autofocus onfocus=this.form.submit()>x</button></form>',
+    f"<details open ontoggle=fetch('{BEACON}')>x</details>",
+    f"<video><source onerror=fetch('{BEACON}')></video>",
+    f"<a href=\"javascript:fetch('{BEACON}')\">x</a>",
+    f"{{{{ constructor.constructor(\"fetch('{BEACON}')\")() }}}}",
+    f"${{fetch('{BEACON}')}}",
+    f"javascript:fetch('{BEACON}')",
+    f"\x1b]8;;{BEACON}\x1b\\link\x1b]8;;\x1b\\",
+    f"\u202e<img src={BEACON}>\u202c",
+    f"＜script＞fetch('{BEACON}')＜/script＞",
+)
