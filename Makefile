@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv check test demo demo-reset run bench agent lock coverage-map
+.PHONY: help venv check test demo demo-reset run bench agent lock coverage-map golden
 
 help:
 	@echo "make demo        everything with a simulated environment, at http://127.0.0.1:8000/ (RUNBOOK_PORT)"
@@ -11,6 +11,7 @@ help:
 	@echo "make check       format, rules, types, import contracts, migrations, templates"
 	@echo "make test        the whole test suite on a real PostgreSQL and Redis"
 	@echo "make coverage-map  docs/requirements.md anew: what is demanded, what answers to it, what proves it"
+	@echo "make golden      histories of this release, replayed by every later one (docs/operation.md)"
 	@echo "make bench       the benchmark"
 	@echo "make agent       dist/runbook-agent.pyz, the one file to copy to a host"
 	@echo "make lock        pins the requirements anew"
@@ -60,3 +61,6 @@ agent: venv
 lock: venv
 	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --upgrade requirements.in -o requirements.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --upgrade -c requirements.txt requirements-dev.in -o requirements-dev.txt
+
+golden: venv
+	$(BIN)/python -m tests.golden.write
