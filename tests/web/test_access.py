@@ -39,6 +39,9 @@ EXPECTED = {
     "start-run": ((200, 403, 403, 403, 403), (400, 403, 403, 403, 403)),
     "plan": (200, 400),
     "policies": (200, 400),
+    "planned-times": (200, (409, 403, 403, 403, 403)),
+    "notices": (CHANGES, CHANGED),
+    "calendar": (404, 405),
     "members": (200, (403, 403, 403, 403, 409)),
     "environment-tokens": ((403, 403, 403, 403, 200), (403, 403, 403, 403, 400)),
     "simulated": (405, 404),
@@ -81,6 +84,7 @@ EXPECTED = {
     "account": (200, 405),
     "mfa_index": (200, 405),
     "mfa_list_webauthn": (200, 405),
+    "account-notices": (200, 400),
     "tokens": (200, 400),
     "revoke-token": (405, 404),
     "end-sessions": (405, 303),
@@ -100,6 +104,7 @@ OPEN = {
     "healthz": (200, 405),
     "readyz": (503, 405),
     "metrics": (403, 405),
+    "calendar": (404, 405),
     "sign-in": (200, 200),
     "account_login": (200, 200),
     "begin-provider": (405, 404),
@@ -134,7 +139,7 @@ def filled(pattern, environment, run):
     host = environment.hosts.first().pk
     ids = {"environment_id": environment.pk, "run_id": run, "procedure": "config-server-ha", "version": 1}
     ids |= {"kind": "host", "record_id": host, "host_id": host, "form": "yaml", "draft_id": uuid4(), "pk": 1}
-    ids |= {"token_id": 1, "evidence_id": 1, "verb": "note", "provider_id": "provider"}
+    ids |= {"token": "x" * 43, "token_id": 1, "evidence_id": 1, "verb": "note", "provider_id": "provider"}
     ids |= {"step": "prerequisites", "gate": "approval"}
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda match: str(ids[match[1]]), pattern)
 

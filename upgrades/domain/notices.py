@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from upgrades.domain import run_events as e
 from upgrades.domain.gates import applies, policy_of, signers, valid_signatures, verdict
-from upgrades.domain.policy import DEVIATION, missing, useful_rights
+from upgrades.domain.policy import DEVIATION, GROUP, SIGNING_ROLES, missing, useful_rights
 from upgrades.domain.procedure import (
     ApprovalGate,
     ClientsGate,
@@ -61,6 +61,13 @@ DEFAULTS: dict[Kind, frozenset[str]] = {
     Kind.REVIEW: frozenset({"auditor"}),
 }
 OPERATORS = "the operators"
+
+
+def told_by_role(kind: Kind, roles: Iterable[str]) -> bool:
+    """Whether somebody with these roles and groups is told without having chosen it."""
+    if kind is Kind.APPROVAL:  # then only where this person may sign
+        return any(role in SIGNING_ROLES or role.startswith(GROUP) for role in roles)
+    return bool(set(roles) & DEFAULTS[kind])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

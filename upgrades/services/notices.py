@@ -18,7 +18,7 @@ from django.db.models import QuerySet
 from django.urls import reverse
 
 from upgrades.domain import notices as core
-from upgrades.domain.notices import DEFAULTS, Kind
+from upgrades.domain.notices import Kind, told_by_role
 from upgrades.domain.procedure import Procedure
 from upgrades.domain.run_events import Actor, Recorded
 from upgrades.domain.run_state import RunState
@@ -238,7 +238,7 @@ def _is_told(told: _Told, person: Actor, choice: bool | None) -> bool:
             *(one.roles for one in person.stands_for if one.id not in told.barred)
         )
         return person.id not in told.barred and bool(rights & told.rights)
-    return bool(set(person.roles) & DEFAULTS[Kind(told.row.kind)])
+    return told_by_role(Kind(told.row.kind), person.roles)
 
 
 # Ringing. Set by `tasks.py`; nothing depends on it: the reconciler finds what is due.

@@ -10,7 +10,7 @@ from allauth.mfa.totp.views import deactivate_totp
 from allauth.mfa.webauthn.views import add_webauthn, remove_webauthn
 from django.urls import URLPattern, URLResolver, path
 
-from upgrades.web import sign_in, sign_in_provider, tokens
+from upgrades.web import notices, sign_in, sign_in_provider, tokens
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("sign-in/", sign_in.SignIn.as_view(), name="account_login"),
@@ -26,6 +26,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/", sign_in.account, name="account"),
     path("account/", sign_in.account, name="mfa_index"),
     path("account/", sign_in.account, name="mfa_list_webauthn"),
+    path("account/notices/", notices.show_mine, name="account-notices"),
     path("account/tokens/", tokens.show_tokens, name="tokens"),
     path("account/tokens/<int:token_id>/revoke/", tokens.revoke_token, name="revoke-token"),
     path("account/sessions/end/", sign_in.end_sessions, name="end-sessions"),

@@ -19,6 +19,8 @@ _SECTIONS = {
     "simulated": "environments",
     "new-environment": "environments",
     "members": "environments",
+    "notices": "environments",
+    "planned-times": "environments",
     "edit-environment": "environments",
     "new-record": "environments",
     "edit-record": "environments",
