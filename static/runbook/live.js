@@ -6,6 +6,7 @@
      data-stream-url   the stream with its ticket (upgrades/web/stream.py); without it the page only asks
      data-version      the version that is shown
      data-etag         the ETag of what is shown (optional)
+     data-ask-every    milliseconds: ask as often beside the stream, for what grows old without a new version (optional)
    Inside it: [data-needs-fresh] buttons are locked while the page may be stale.
 
    Elsewhere: [data-since], [data-until] clocks, <time datetime>, progress[data-from][data-until], [data-fill] bars,
@@ -159,6 +160,14 @@ class Area {
     this.ask()
   }
 
+  /* Nothing tells that nothing comes any more: what grows old has to be asked for. */
+  askAgain() {
+    const every = Number(this.root?.dataset.askEvery)
+    if (!every) return
+    clearTimeout(this.asking)
+    this.asking = setTimeout(() => this.ask(), every)
+  }
+
   askLater() {
     clearTimeout(this.asking)
     this.asking = setTimeout(() => this.ask(), ASK_EVERY)
@@ -204,7 +213,7 @@ class Area {
       this.again = false
       return this.ask()
     }
-    if (this.stream && good) return
+    if (this.stream && good) return this.askAgain()
     if (!this.stream && good && this.streamUrl && performance.now() >= this.reopenAt) this.open()
     this.askLater()
   }

@@ -53,6 +53,8 @@ EXPECTED = {
     "export-environment": (200, 405),
     "import-environment": (CHANGES, CHANGED),
     "import-draft": ((403, 403, 403, 403, 404), (403, 403, 403, 403, 404)),
+    "status": (200, 405),
+    "status-board": (200, 405),
     "runs": (200, 405),
     "show-run": (200, 405),
     "run-board": (200, 405),

@@ -164,7 +164,7 @@ def test_a_burden_is_closed_by_its_owner_from_here_and_by_nobody_else(client, en
             "its agent gives no answer since",
         ),
         ({"seen_at": None}, "its agent has not been heard yet"),
-        ({"seen_at": timezone.now() - timedelta(minutes=5)}, "its agent has not been asked since"),
+        ({"seen_at": timezone.now() - timedelta(minutes=5)}, "no news from its agent since"),
     ],
     ids=["trouble", "never heard", "not asked"],
 )

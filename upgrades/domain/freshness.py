@@ -9,6 +9,11 @@ IDLE = timedelta(seconds=15)  # and of one that is only looked after
 SLACK = timedelta(seconds=2)
 
 
+def too_old(*, watched: bool) -> timedelta:
+    """The age from which on an answer is too old to be shown as the present state."""
+    return 2 * (WATCHED if watched else IDLE) + SLACK
+
+
 def is_stale(seen_at: datetime | None, now: datetime, *, watched: bool) -> bool:
     """Whether the last answer is older than two polls; one that never answered has told nothing that could be old."""
-    return seen_at is not None and now - seen_at > 2 * (WATCHED if watched else IDLE) + SLACK
+    return seen_at is not None and now - seen_at > too_old(watched=watched)

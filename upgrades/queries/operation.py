@@ -15,7 +15,7 @@ from django.db.models import Count
 
 from upgrades.adapters.run_states import state_of
 from upgrades.domain.exposure import limit_of
-from upgrades.domain.freshness import IDLE, SLACK
+from upgrades.domain.freshness import too_old
 from upgrades.models import Heartbeat, Run, RunBurden
 from upgrades.queries.procedures import procedure_of
 from upgrades.queries.run_lines import OVER
@@ -80,7 +80,7 @@ WHERE rehearsal_of_id IS NULL
 
 def agents(now: datetime) -> Agents:
     """One query."""
-    return Agents(**_row(_AGENTS, {"now": now, "stale": now - 2 * IDLE - SLACK}))
+    return Agents(**_row(_AGENTS, {"now": now, "stale": now - too_old(watched=False)}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from upgrades.domain.environment import LCA
+from upgrades.domain.freshness import is_stale
 from upgrades.domain.plan import listed
 from upgrades.domain.version import NotAVersion, Version
-from upgrades.models import Agent, Application, Environment
+from upgrades.models import Agent, Application, Environment, RunBinding
+from upgrades.queries.run_lines import OVER
 
 WIDE_COLUMNS = 4
 HOST_WIDTH, SERVER_HEIGHT, HEAD, GAP, SPACE, EDGE, GUTTER = 296, 78, 64, 12, 56, 14, 22
-# A worker asks each agent without pause; one that nobody has heard for this long is not being asked.
-NOT_ASKED = timedelta(seconds=60)
 
 TONES = {"primary": "go", "backup": "act", "upgrade-mode": "wait", "down": "stop"}
 MODE_NAMES = {"": "mode not known", "upgrade-mode": "upgrade mode"}
@@ -26,7 +26,7 @@ MODE_NAMES = {"": "mode not known", "upgrade-mode": "upgrade mode"}
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """An agent's health. `state`: up, trouble, silent (nobody asks it), new (never heard) or none."""
+    """An agent's health. `state`: up, trouble, silent (no news within two polls), new (never heard) or none."""
 
     state: str
     text: str
@@ -39,6 +39,11 @@ class AgentView:
     @property
     def is_well(self) -> bool:
         return self.state == "up"
+
+    @property
+    def is_stale(self) -> bool:
+        """What it told is old: nothing of it may be shown as good."""
+        return self.state in ("trouble", "silent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +171,20 @@ class Topology:
 
 
 def topology(environment: Environment, now: datetime) -> Topology:
-    """Hosts, servers, pairs, versions and agents of an environment as they are known at `now`; four queries."""
+    """Hosts, servers, pairs, versions and agents of an environment as they are known at `now`; five queries."""
     targets = {target.component: target.version for target in environment.targets.all()}
     # An agent that a run has entered is shown with its host, by its version.
     applications = list(environment.applications.exclude(type=LCA).select_related("host", "peer"))
-    agents = {agent.host_id: agent for agent in environment.agents.all()}
+    needed = set(
+        RunBinding.objects.filter(run__environment=environment)
+        .exclude(run__status__in=OVER)
+        .values_list("application__host", flat=True)
+    )
+    agents = {
+        agent.host_id: agent_view(agent, now, watched=agent.host_id in needed)
+        for agent in environment.agents.all()
+    }
+    none = agent_view(None, now)
     hosts = _in_order(
         [
             HostView(
@@ -178,9 +192,9 @@ def topology(environment: Environment, now: datetime) -> Topology:
                 site=host.site,
                 host_type=host.host_type,
                 lca=reach(host.lca_version, targets.get("LCA", "")),
-                agent=agent_view(agents.get(host.pk), now),
+                agent=agents.get(host.pk, none),
                 servers=tuple(
-                    _server(application, targets)
+                    _server(application, targets, is_stale=agents.get(host.pk, none).is_stale)
                     for application in applications
                     if application.host_id == host.pk
                 ),
@@ -201,8 +215,8 @@ def reach(version: str, target: str) -> VersionView:
     return VersionView(version, target, reached)
 
 
-def agent_view(agent: Agent | None, now: datetime) -> AgentView:
-    """What is known of the agent of a host."""
+def agent_view(agent: Agent | None, now: datetime, *, watched: bool = False) -> AgentView:
+    """What is known of the agent of a host; `watched` when an open run needs it, so that it is asked more often."""
     if agent is None:
         return AgentView("none", "no agent")
     heard = AgentView(
@@ -214,12 +228,12 @@ def agent_view(agent: Agent | None, now: datetime) -> AgentView:
         )
     if agent.seen_at is None:
         return replace(heard, state="new", text="not heard yet")
-    if now - agent.seen_at > NOT_ASKED:
-        return replace(heard, state="silent", text="not asked", since=agent.seen_at)
+    if is_stale(agent.seen_at, now, watched=watched):
+        return replace(heard, state="silent", text="no news", since=agent.seen_at)
     return heard
 
 
-def _server(application: Application, targets: dict[str, str]) -> ServerView:
+def _server(application: Application, targets: dict[str, str], *, is_stale: bool) -> ServerView:
     return ServerView(
         id=application.pk,
         name=application.name,
@@ -230,7 +244,7 @@ def _server(application: Application, targets: dict[str, str]) -> ServerView:
         version=reach(application.version, targets.get(application.type, "")),
         mode=application.mode,
         mode_text=MODE_NAMES.get(application.mode, application.mode),
-        tone=TONES.get(application.mode, ""),
+        tone="" if is_stale else TONES.get(application.mode, ""),
         process=application.process_state,
         process_reason=application.process_reason,
         clients=application.client_total,

@@ -36,6 +36,7 @@ _SECTIONS = {
     "runs": "runs",
     "show-run": "runs",
     "run-act": "runs",
+    "status": "environments",
     "audit": "audit",
     "audit-run": "audit",
     "audit-duties": "audit",

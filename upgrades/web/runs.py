@@ -56,7 +56,7 @@ def show_run(request: HttpRequest, run_id: int) -> HttpResponse:
 
 @require_safe
 def run_board(request: HttpRequest, run_id: int) -> HttpResponse:
-    """The live region. Its ETag is the version of the run as this person sees it; 304 costs one query."""
+    """The live region. Its ETag is the version of the run as this person sees it, and whom it has no news of."""
     seen = _seen(request, run_id)
     etag = _etag(seen, _user(request))
     if etag in [tag.removeprefix("W/") for tag in parse_etags(request.headers.get("If-None-Match", ""))]:
@@ -161,7 +161,8 @@ def _panel(page: RunPage) -> SimulatedPanel | None:
 
 def _etag(seen: Seen, user: AbstractUser) -> str:
     roles = hashlib.sha256(" ".join(seen.roles).encode()).hexdigest()[:8]
-    return f'"{seen.version}.{seen.environment_version}.{user.pk}.{roles}"'
+    silent = ".silent-" + "-".join(map(str, seen.silent)) if seen.silent else ""
+    return f'"{seen.version}.{seen.environment_version}.{user.pk}.{roles}{silent}"'
 
 
 @require_safe

@@ -20,6 +20,7 @@ from upgrades.web import (
     sign_in,
     simulated,
     starting,
+    status,
     tokens,
 )
 
@@ -79,6 +80,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
         environment_import.import_draft,
         name="import-draft",
     ),
+    path("status/", status.show_status, name="status"),
+    path("status/board/", status.status_board, name="status-board"),
     path("runs/", runs_list.list_runs, name="runs"),
     path("runs/<int:run_id>/", runs.show_run, name="show-run"),
     path("runs/<int:run_id>/board/", runs.run_board, name="run-board"),

@@ -11,16 +11,18 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import OuterRef
+from django.db.models import OuterRef, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from upgrades.domain import run as core
+from upgrades.domain.freshness import too_old
 from upgrades.domain.run_state import RunStatus
-from upgrades.models import Membership, Run
+from upgrades.models import Agent, Membership, Run, RunBinding
 from upgrades.queries.people import actor_with, members
 from upgrades.queries.procedures import procedure_of
 from upgrades.queries.rollback import way_back_known
+from upgrades.queries.run_lines import OVER
 from upgrades.queries.run_page import overview, record, servers, steps
 from upgrades.queries.run_page.history import history_of
 from upgrades.queries.run_page.shapes import CurrentStep, GateRow, May, RunPage
@@ -48,6 +50,7 @@ class Seen:
     version: int
     environment_version: int
     roles: tuple[str, ...]
+    silent: tuple[int, ...] = ()  # agents that it has no news of, while it is under way
 
 
 def seen_by(run_id: int, user: AbstractUser) -> Seen | None:
@@ -58,13 +61,22 @@ def seen_by(run_id: int, user: AbstractUser) -> Seen | None:
         .annotate(
             owner=Coalesce("environment__rehearsal_of_id", "environment_id"),
             roles=ArraySubquery(roles.values("role")),
+            silent=ArraySubquery(_silent()),
         )
-        .values_list("version", "environment__version", "roles")
+        .values_list("version", "environment__version", "roles", "status", "silent")
         .first()
     )
     if row is None or not row[2]:
         return None
-    return Seen(run_id, row[0], row[1], tuple(row[2]))
+    version, environment_version, found, status, silent = row
+    return Seen(run_id, version, environment_version, tuple(found), () if status in OVER else tuple(silent))
+
+
+def _silent() -> QuerySet[Agent, int]:
+    """The agents on hosts of the run in question that were not heard within two polls."""
+    theirs = RunBinding.objects.filter(run=OuterRef(OuterRef("pk"))).values("application__host")
+    old = Agent.objects.filter(host__in=theirs, seen_at__lt=timezone.now() - too_old(watched=True))
+    return old.order_by("pk").values_list("pk", flat=True)
 
 
 def sight_of(seen: Seen, user: AbstractUser) -> tuple[Run, Sight]:
@@ -142,7 +154,8 @@ def _position(run: Run, sight: Sight) -> str:
 
 
 def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
-    applications = servers.in_view(sight, servers.bound_applications(run.pk))
+    bound = servers.bound_applications(run.pk)
+    applications = servers.in_view(sight, bound)
     files = [] if sight.state.is_over else servers.files_of(applications)
     listed = list(reversed(sight.history))
     whole = whole_record or sight.state.is_over
@@ -150,12 +163,13 @@ def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
     return {
         "tiles": overview.tiles(sight),
         "phases": steps.phases(sight),
-        "step": steps.current_step(sight, servers.agent_lines(sight, run.environment_id, files)),
+        "step": steps.current_step(sight, servers.agent_lines(sight, bound, files)),
         "hold": overview.hold(sight),
         "burdens": overview.burdens(sight),
         "closed": overview.closed_burdens(sight),
         "deviations": overview.deviations(sight),
         "notes": overview.notes(sight),
+        "no_news": servers.no_news(sight, bound),
         "pairs": servers.pairs(sight, applications),
         "tail": None if sight.state.is_over else servers.tail(sight, applications, files),
         "timeline": timeline(sight),

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from django.db.models import QuerySet
 
 from upgrades.domain import run as core
 from upgrades.domain.environment import LCA
+from upgrades.domain.freshness import is_stale
 from upgrades.domain.gates import rule_result
 from upgrades.domain.groups import roles_of
 from upgrades.domain.log_events import visible
+from upgrades.domain.plan import listed
 from upgrades.domain.procedure import PutOnHold, Role
 from upgrades.domain.run_state import watch_key
 from upgrades.models import Agent, Application, LogFile, LogLine
 from upgrades.queries.run_page.gate_rows import log_clock
-from upgrades.queries.run_page.shapes import AgentLine, Pair, Server, Tail, TailLine
+from upgrades.queries.run_page.shapes import AgentLine, NoNews, Pair, Server, Tail, TailLine
 from upgrades.queries.run_page.sight import Sight
 
 LINES = 50
@@ -33,7 +36,9 @@ MODES = {
 
 def bound_applications(run_id: int) -> list[Application]:
     return list(
-        Application.objects.filter(bindings__run=run_id).select_related("host").order_by("bindings__id")
+        Application.objects.filter(bindings__run=run_id)
+        .select_related("host__agent")
+        .order_by("bindings__id")
     )
 
 
@@ -48,6 +53,35 @@ def in_view(sight: Sight, applications: list[Application]) -> list[Application]:
         else set()
     )
     return [application for application in applications if application.name in names]
+
+
+# Agents that are silent.
+
+
+def agent_of(application: Application) -> Agent | None:
+    """The agent on the server's host, without another query."""
+    try:
+        return application.host.agent
+    except Agent.DoesNotExist:
+        return None
+
+
+def is_old(application: Application, now: datetime) -> bool:
+    """Whether what is known of the server is older than two polls."""
+    agent = agent_of(application)
+    return agent is not None and is_stale(agent.seen_at, now, watched=True)
+
+
+def no_news(sight: Sight, applications: Iterable[Application]) -> NoNews | None:
+    """Whom the page has no news of, and since when at the longest; None while all agents are heard, or the run is over."""
+    if sight.state.is_over:
+        return None
+    old = [application for application in applications if is_old(application, sight.now)]
+    seen = [agent.seen_at for application in old if (agent := agent_of(application)) and agent.seen_at]
+    if not seen:
+        return None
+    hosts = listed(sorted({application.host.name for application in old}))
+    return NoNews(hosts, listed(sorted({application.name for application in old})), min(seen))
 
 
 # Pairs.
@@ -76,15 +110,15 @@ def _pair(sight: Sight, role: Role, playing: dict[str, Application]) -> Pair:
     mine = playing[role.name]
     other = playing.get(role.pair_of or "")
     if other is None:
-        return Pair(_words(mine.type), _server(mine, sight.say(role.title)), None)
+        return Pair(_words(mine.type), _server(sight, mine, sight.say(role.title)), None)
     titles = {item.name: sight.say(item.title) for item in sight.procedure.roles}
     plays = {mine.pk: titles[role.name], other.pk: titles[role.pair_of or ""]}
     left, right = (mine, other) if mine.standing == Application.Standing.PRIMARY else (other, mine)
     link, text, tone = _link(left, right)
     return Pair(
         f"{_words(mine.type)} pair",
-        _server(left, plays[left.pk]),
-        _server(right, plays[right.pk]),
+        _server(sight, left, plays[left.pk]),
+        _server(sight, right, plays[right.pk]),
         link,
         text,
         tone,
@@ -102,7 +136,7 @@ def _is_down(application: Application) -> bool:
     return application.process_state == "down" or (unknown and application.mode == "down")
 
 
-def _server(application: Application, plays: str) -> Server:
+def _server(sight: Sight, application: Application, plays: str) -> Server:
     down = _is_down(application)
     mode, tone = application.mode, MODES.get(application.mode, "")
     if down:
@@ -112,6 +146,8 @@ def _server(application: Application, plays: str) -> Server:
     elif application.type == LCA:  # it has no mode
         mode, tone = ("running", "go") if application.process_state == "up" else ("not seen yet", "")
     mode = mode.replace("primary-", "primary, ").replace("-", " ") or "mode not known"
+    if not sight.state.is_over and is_old(application, sight.now):
+        mode, tone = f"last known: {mode}", ""
     version = application.version or "version not known"
     return Server(application.name, f"{application.host.name} · {version}", mode, tone, down, plays)
 
@@ -142,7 +178,9 @@ def files_of(applications: Iterable[Application]) -> list[LogFile]:
     )
 
 
-def agent_lines(sight: Sight, environment_id: int, files: Sequence[LogFile]) -> tuple[AgentLine, ...]:
+def agent_lines(
+    sight: Sight, applications: Iterable[Application], files: Sequence[LogFile]
+) -> tuple[AgentLine, ...]:
     """For each server that the current step watches: whether its agent answers, and how far the log is read."""
     state = sight.state
     if state.current is None or state.is_over:
@@ -151,29 +189,35 @@ def agent_lines(sight: Sight, environment_id: int, files: Sequence[LogFile]) -> 
     watched = {state.application(gate.rule.server): state.host(gate.rule.server) for gate in step.event_gates}
     if not watched:
         return ()
-    agents = {
-        agent.host.name: agent
-        for agent in Agent.objects.filter(
-            environment=environment_id, host__name__in=set(watched.values())
-        ).select_related("host")
-    }
+    agents = {application.host.name: agent_of(application) for application in applications}
     marks = state.steps[step.id].watermarks
     return tuple(
-        _agent(name, host, agents.get(host), files, marks.get(name)) for name, host in watched.items()
+        _agent(sight.now, name, host, agents.get(host), files, marks.get(name))
+        for name, host in watched.items()
     )
 
 
-def _agent(name: str, host: str, agent: Agent | None, files: Sequence[LogFile], marks: object) -> AgentLine:
+def _agent(
+    now: datetime, name: str, host: str, agent: Agent | None, files: Sequence[LogFile], marks: object
+) -> AgentLine:
     if agent is None:
         return AgentLine(
             host, name, "failed", "No agent is registered for this host. Register one on its environment."
         )
     newest = next((file for file in files if file.application.name == name), None)
     trouble = visible(agent.trouble)
-    verdict = "unknown" if trouble else "met" if agent.seen_at else "waiting"
+    old = is_stale(agent.seen_at, now, watched=True)
+    verdict = "unknown" if trouble or old else "met" if agent.seen_at else "waiting"
     counted = marks.get(newest.place, 0) if newest is not None and isinstance(marks, dict) else None
     return AgentLine(
-        host, name, verdict, trouble, agent.seen_at, newest.cursor if newest is not None else None, counted
+        host,
+        name,
+        verdict,
+        trouble,
+        agent.seen_at,
+        newest.cursor if newest is not None else None,
+        counted,
+        is_old=old and not trouble,
     )
 
 

@@ -272,6 +272,16 @@ class AgentLine:
     seen_at: datetime | None = None
     position: int | None = None
     counted_from: int | None = None
+    is_old: bool = False  # there was no answer within two polls, and nobody has told why
+
+
+@dataclass(frozen=True, slots=True)
+class NoNews:
+    """Hosts whose agents were not heard within two polls, the servers there, and since when at the longest."""
+
+    hosts: str
+    servers: str
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,6 +534,7 @@ class RunPage:
     closed: tuple[BurdenRow, ...]
     deviations: tuple[DeviationRow, ...]
     notes: tuple[Note, ...]
+    no_news: NoNews | None
     pairs: tuple[Pair, ...]
     tail: Tail | None
     timeline: Timeline
