@@ -345,6 +345,15 @@ def test_a_paused_endpoint_gets_nothing_of_what_still_waits(desk, receiver):
     assert (states(row), receiver.received) == (["dropped"], [])
 
 
+def test_news_that_waited_for_days_is_not_sent_any_more(desk, receiver):
+    """As after an outage, or when a backup is put back."""
+    old = desk.post(at=timezone.now() - timedelta(days=2, minutes=1))
+    young = desk.post(at=timezone.now() - timedelta(days=1))
+    notice_sending.send_due()
+    assert states(old, young) == ["dropped", "sent"]
+    assert len(receiver.received) == 1
+
+
 def test_a_secret_that_cannot_be_read_parks_the_message(desk, settings):
     row = desk.post()
     settings.SECRET_KEY = "another one " + "0" * 40

@@ -260,6 +260,14 @@ def test_what_is_not_committed_is_not_told(night, monkeypatch):
     assert told() == []
 
 
+def test_a_mistake_in_a_notice_keeps_no_run_from_going_on(night, monkeypatch, caplog):
+    monkeypatch.setattr(notices.core, "notices_of", lambda *_: 1 / 0)
+    night.act(core.AskDeviation(step=night.state.current, visit=1, what="skip", reason=REASON))
+    assert "deviation.asked" in night.kinds
+    assert told() == []
+    assert "what is to be told could not be told" in caplog.text
+
+
 # Silence.
 
 

@@ -49,6 +49,7 @@ BUDGET = timedelta(seconds=15)  # of one task
 DELAYS = tuple(timedelta(seconds=wait) for wait in (10, 30, 120, 600, 1800, 3600, 10800, 21600))
 JITTER = 0.2
 PARKED_AFTER = len(DELAYS) + 1
+STALE = timedelta(days=2)  # older news, as after an outage or from a backup, would only mislead
 
 Send = Callable[[], Coroutine[Any, Any, str]]
 
@@ -143,6 +144,8 @@ async def _try(send: Send) -> _Result:
 def _prepared(row: NoticeDelivery) -> Send | _Result:
     if row.attempts > PARKED_AFTER:
         return _Result(PARKED, "A worker ended while it was being sent; nobody knows whether it arrived.")
+    if timezone.now() - row.notice.at > STALE:
+        return _Result(DROPPED, "It had waited for more than two days.")
     message = _message(row)
     if row.endpoint is not None:
         return _to_endpoint(row.endpoint, message)

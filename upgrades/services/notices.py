@@ -60,10 +60,15 @@ def tell(
     """Write what is to be told of the newest events of a run; the caller holds its lock and the transaction."""
     if not speaks(run.environment, rehearsal=run.rehearsal):
         return
-    found = core.notices_of(procedure, before, after, recorded)
+    at = recorded[-1].at
+    try:
+        found = [_of_run(run, notice, at) for notice in core.notices_of(procedure, before, after, recorded)]
+    except Exception:
+        # At three in the night a mistake in a notice must not keep a run from going on. No query is made above.
+        logger.exception("run %s: what is to be told could not be told", run.pk)
+        return
     if found:
-        at = recorded[-1].at
-        _write(run.environment, [_of_run(run, notice, at) for notice in found], at)
+        _write(run.environment, found, at)
 
 
 def _of_run(run: Run, notice: core.Notice, at: datetime) -> _Told:
