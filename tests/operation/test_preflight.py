@@ -1,5 +1,6 @@
 """`manage.py preflight` against real servers, each wrong setting really set: what is unsafe is refused, doubt too."""
 
+import re
 import time
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ from django.db import connection, connections
 
 from runbook.environment import parse_database_url
 from runbook.stores import APP_ROLE
-from tests.operation.conftest import manage
+from tests.operation.conftest import ROOT, manage
 from upgrades.adapters import store_settings
 from upgrades.services import preflight
 from upgrades.services.preflight import Verdict, examine
@@ -121,11 +122,12 @@ def test_every_unsafe_setting_is_told_at_once_and_nothing_goes_into_service(plac
         "refused            hosts: RUNBOOK_HOSTS names only this machine",
         "refused            proxies: RUNBOOK_PROXIES is not set",
         f"refused            checkpoint key: This account may read {key}",
+        "refused            deployment checks: Django objects: You should not have DEBUG set to True",
         "refused            database role: The role runbook owns",
         "warning            mail: MAIL_URL is not set, so mails go to the log and reach nobody. Checkpoints will not reach 2",
     ):
         assert sentence in done.stdout
-    assert "Not fit for service: 7 refused, 0 could not be seen." in done.stderr
+    assert "Not fit for service: 8 refused, 0 could not be seen." in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -140,6 +142,26 @@ def test_servers_that_are_away_do_not_pass(place):
     assert "could not be seen  Redis: Redis does not answer (ConnectionError)" in done.stdout
     assert "0 refused, 2 could not be seen" in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
+
+
+# Django's own checks.
+
+
+def test_django_s_deployment_checks_find_nothing_in_production(place):
+    done = manage(
+        {**place.app, **GOOD}, "check", "--deploy", "--fail-level", "DEBUG", "--database", "default"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no issues (2 silenced)" in done.stdout
+
+
+def test_each_silenced_check_says_why(settings):
+    text = (ROOT / "runbook" / "settings.py").read_text()
+    assert settings.SILENCED_SYSTEM_CHECKS == ["security.W008", "security.W021"]
+    for name in settings.SILENCED_SYSTEM_CHECKS:
+        reason = re.search(rf'"{re.escape(name)}",  # (.+)', text)
+        assert reason, name
+        assert len(reason[1]) > 20
 
 
 # Settings.

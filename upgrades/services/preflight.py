@@ -17,8 +17,9 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
+from django.core.checks import run_checks
 from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
 
 from upgrades.adapters.store_settings import NotSeen, PostgresSeen, RedisSeen, ask_postgres, ask_redis
 
@@ -68,6 +69,7 @@ def examine(clock: Callable[[], float] = time.time) -> list[Finding]:
     """Every finding, in the order in which somebody would repair them."""
     return [
         *_settings(),
+        _deployment_checks(),
         *_celery(),
         *_asked("PostgreSQL", lambda: _postgres(ask_postgres(clock))),
         *_asked("Redis", lambda: _redis(ask_redis(settings.REDIS_URL))),
@@ -171,6 +173,21 @@ def _mail() -> Finding:
         Verdict.WARNING,
         f"MAIL_URL is not set, so mails go to the log and reach nobody. {unsent}"
         "Set it, as smtps://user:password@mail.example.org.",
+    )
+
+
+def _deployment_checks() -> Finding:
+    """What `manage.py check --deploy` looks at; what is silenced there says why in the settings."""
+    told = [
+        f"{item.msg} ({item.id})"
+        for item in run_checks(include_deployment_checks=True)
+        if not item.is_silenced()
+    ]
+    return _refused_if(
+        bool(told),
+        "deployment checks",
+        "nothing to object",
+        f"Django objects: {' '.join(told)} See `manage.py check --deploy`.",
     )
 
 
@@ -306,8 +323,8 @@ def _migrated(seen: PostgresSeen) -> Finding:
             "The database has no tables yet. Run `manage.py migrate` as their owner.",
         )
     try:
-        executor = MigrationExecutor(connection)
-        waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        loader = MigrationLoader(connection)
+        waiting = set(loader.graph.nodes) - set(loader.applied_migrations)
     except DatabaseError as error:
         return Finding(
             "tables",
