@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv check test demo demo-reset run bench agent lock coverage-map golden
+.PHONY: help venv check test openapi demo demo-reset run bench agent lock coverage-map golden
 
 help:
 	@echo "make demo        everything with a simulated environment, at http://127.0.0.1:8000/ (RUNBOOK_PORT)"
 	@echo "make demo-reset  the same, begun anew: earlier data is thrown away"
 	@echo "make run         the application alone, for an environment of your own"
 	@echo "make check       format, rules, types, import contracts, migrations, templates"
+	@echo "make openapi     docs/openapi.json anew: what the API offers"
 	@echo "make test        the whole test suite on a real PostgreSQL and Redis"
 	@echo "make coverage-map  docs/requirements.md anew: what is demanded, what answers to it, what proves it"
 	@echo "make golden      histories of this release, replayed by every later one (docs/operation.md)"
@@ -40,6 +41,9 @@ test: venv
 
 coverage-map: venv
 	$(BIN)/python -m tests.coverage_map
+
+openapi: venv
+	$(BIN)/python -m runbook.openapi docs/openapi.json
 
 demo: venv
 	@exec $(BIN)/python -m runbook.demo

@@ -9,6 +9,7 @@ urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", show_metrics, name="metrics"),
+    path("", include("upgrades.api.urls")),
     path("", include("upgrades.web.urls")),
     path("", include("upgrades.web.account_urls")),
 ]

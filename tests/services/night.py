@@ -13,7 +13,9 @@ from upgrades.adapters import event_store
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.gates import shown_digest, verdict
+from upgrades.domain.procedure import ApprovalGate
 from upgrades.domain.run_state import fold
+from upgrades.domain.verdict import Value
 from upgrades.models import Agent, Application, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import projections, runs
@@ -32,6 +34,13 @@ class Night:
         self.operator = make_user("operator", environment=self.environment, first_name="Olga")
         self.approver = make_user("approver", environment=self.environment, first_name="Anna")
         self.run = start(self.environment, self.operator, **changes)
+
+    @classmethod
+    def beside(cls, run, environment):
+        """The team of a run that somebody else has started."""
+        night = cls.__new__(cls)
+        night.run, night.environment = run, environment
+        return night
 
     # Looking.
 
@@ -79,6 +88,13 @@ class Night:
 
     def advance(self):
         return runs.advance_run(self.run)
+
+    def waits_for_signature(self):
+        """Whether only a signature keeps the current step from beginning."""
+        state, procedure = self.state, self.procedure
+        step = procedure.step(state.current)
+        shut = [gate for gate in step.needs if verdict(procedure, state, step, gate).value != Value.MET]
+        return bool(shut) and all(isinstance(gate, ApprovalGate) for gate in shut)
 
     def visit(self, step):
         return self.state.steps[step].visit

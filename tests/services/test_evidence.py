@@ -56,7 +56,7 @@ def test_a_file_is_stored_whole_with_its_hash_on_the_record(night):
     event = night.history[-1].event
     row = Evidence.objects.get(pk=event.evidence)
     assert event.sha256 == row.sha256 == hashlib.sha256(b"a dump of the database").hexdigest()
-    found, opened = evidence.open_file(row.pk, night.operator)
+    found, opened = evidence.open_file(night.run, row.pk, night.operator)
     with opened:
         assert opened.read() == b"a dump of the database"
     assert (found.name, found.size) == ("copy.dmp", 22)
@@ -143,7 +143,7 @@ def test_a_stranger_leaves_nothing_and_learns_nothing(night):
     with pytest.raises(NoSuchRun):
         attach(night, by=stranger)
     with pytest.raises(NoSuchRun):
-        evidence.open_file(Evidence.objects.get().pk, stranger)
+        evidence.open_file(night.run, Evidence.objects.get().pk, stranger)
     assert files() == before
 
 

@@ -43,6 +43,20 @@ class Stage:
         self.auditor = self.person("auditor", "Ruth", "Okafor")
         self.run_id = factories.start(self.environment, self.operator, **changes)
 
+    @classmethod
+    def beside(cls, run_id, environment):
+        """The stage of a run that somebody else has started."""
+        stage = cls.__new__(cls)
+        stage.run_id, stage.environment = run_id, environment
+        return stage
+
+    def log_what_is_due(self):
+        """What the server logs that the current step has started, once the step has begun."""
+        state = self.state
+        if state.current in READY and state.steps[state.current].status is StepStatus.BEGUN:
+            gate = next(gate for gate in self.step.gates if isinstance(gate, EventGate))
+            self.log(state.application(gate.rule.server), *READY[state.current])
+
     def person(self, role, first, last):
         name = f"{first.lower()}-{uuid4().hex[:6]}"
         return factories.make_user(

@@ -154,6 +154,11 @@ def environment_changes(environment: Environment, page: int) -> tuple[tuple[Chan
     return tuple(_entry(json.loads(text)) for text in texts[:PAGE]), len(texts) > PAGE
 
 
+def change_entry(row: RegisterEntry) -> ChangeEntry:
+    """A row of the book of changes, readable."""
+    return _entry(json.loads(row.text))
+
+
 def _entry(stored: Mapping[str, Any]) -> ChangeEntry:
     body = stored["body"]
     file = body.get("file", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.contrib.auth.models import AbstractUser
 from django.core.paginator import Page, Paginator
@@ -31,6 +32,8 @@ class Filters:
     status: str = ""
     environment: int | None = None
     kind: str = ""
+    since: datetime | None = None
+    before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ def choosable_environments(user: AbstractUser) -> QuerySet[Environment]:
 
 def runs_page(user: AbstractUser, filters: Filters, number: str) -> RunsPage:
     """Page `number` of the runs, newest first; a number that makes no sense gives the first or the last page."""
+    page = Paginator(matching_runs(user, filters), PER_PAGE).get_page(number)
+    return RunsPage(run_lines(page.object_list), page)
+
+
+def matching_runs(user: AbstractUser, filters: Filters) -> QuerySet[Run]:
+    """All that fit, newest first, each with its environment."""
     runs = visible_runs(user).select_related("environment").order_by("-started_at", "-pk")
     if filters.status == "open":
         runs = runs.exclude(status__in=OVER)
@@ -61,8 +70,11 @@ def runs_page(user: AbstractUser, filters: Filters, number: str) -> RunsPage:
         runs = runs.filter(rehearsal=filters.kind == "rehearsal")
     if filters.environment is not None:
         runs = runs.filter(environment__in=_with_copies(filters.environment))
-    page = Paginator(runs, PER_PAGE).get_page(number)
-    return RunsPage(run_lines(page.object_list), page)
+    if filters.since is not None:
+        runs = runs.filter(started_at__gte=filters.since)
+    if filters.before is not None:
+        runs = runs.filter(started_at__lt=filters.before)
+    return runs
 
 
 def _with_copies(environment_id: int) -> QuerySet[Environment]:

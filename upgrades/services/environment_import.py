@@ -222,8 +222,13 @@ def _apply(environment: Environment, file: File, shown: str, by: AbstractUser) -
 
 
 @transaction.atomic
-def import_file(*, environment_id: int, file: File, by: AbstractUser) -> tuple[Look, Changed | None]:
-    """Look and apply at once, for programs: with mistakes nothing happens and the look tells them."""
+def import_file(
+    *, environment_id: int, file: File, by: AbstractUser, shown: str = ""
+) -> tuple[Look, Changed | None]:
+    """Look and apply at once, for programs: with mistakes nothing happens and the look tells them.
+
+    With `shown`, the digest of an earlier look, OutOfTurn when the file would do something else by now.
+    """
     environment, _ = locked_for(environment_id, by)
     found = look(environment, file)
-    return found, _apply(environment, file, found.digest, by) if found.is_usable else None
+    return found, _apply(environment, file, shown or found.digest, by) if found.is_usable else None

@@ -17,7 +17,7 @@ from django.db import DatabaseError, transaction
 from django.db.models import Count, Sum
 from django.utils import timezone
 
-from upgrades.domain.refusal import BadInput, NotAllowed
+from upgrades.domain.refusal import BadInput, NotAllowed, Unavailable
 from upgrades.domain.run import Attach
 from upgrades.models import CommandReceipt, Evidence, Run
 from upgrades.services import register, runs
@@ -37,6 +37,7 @@ def attach_file(
     text: str,
     by: AbstractUser,
     command_id: UUID,
+    head: str = "",
 ) -> Done:
     """Store an uploaded file and put its hash on the record. A refusal leaves no file behind."""
     size = upload.size or 0
@@ -55,7 +56,7 @@ def attach_file(
         attach = Attach(step=step, visit=visit, gate=gate, text=text, sha256="0")
         return runs.act(run_id=run_id, command=attach, by=by, command_id=command_id)
     _must_have_room(run_id, size)
-    return _store(run_id, step, visit, gate, upload, text, by, command_id)
+    return _store(run_id, step, visit, gate, upload, text, by, command_id, head)
 
 
 def _must_have_room(run_id: int, size: int) -> None:
@@ -85,6 +86,7 @@ def _store(
     text: str,
     by: AbstractUser,
     command_id: UUID,
+    head: str,
 ) -> Done:
     row = Evidence(
         run_id=run_id,
@@ -100,7 +102,7 @@ def _store(
     # The file first and the run's lock after it: a slow disk must not keep others from acting.
     row.file.name = row.file.storage.save(f"{run_id}/{uuid.uuid4().hex}", upload)
     try:
-        return _record(row, attach, by, command_id)
+        return _record(row, attach, by, command_id, head)
     except NotAllowed as refusal:
         runs.record_refusal(run_id, attach, by, refusal)  # what `act` noted went back with the row
         raise
@@ -109,11 +111,15 @@ def _store(
             row.file.storage.delete(row.file.name)
 
 
-def _record(row: Evidence, attach: Attach, by: AbstractUser, command_id: UUID) -> Done:
+def _record(row: Evidence, attach: Attach, by: AbstractUser, command_id: UUID, head: str) -> Done:
     with transaction.atomic():
         row.save()
         done = runs.act(
-            run_id=row.run_id, command=replace(attach, evidence=row.pk), by=by, command_id=command_id
+            run_id=row.run_id,
+            command=replace(attach, evidence=row.pk),
+            by=by,
+            command_id=command_id,
+            head=head,
         )
         if done.repeated:  # the same form came twice at once: the file of the first is the one on record
             transaction.set_rollback(True)
@@ -148,11 +154,21 @@ def clean_name(name: str) -> str:
     return shown.strip(" .")[:200] or "file"
 
 
-def open_file(evidence_id: int, by: AbstractUser) -> tuple[Evidence, File[bytes]]:
-    """The row and the open file, for whoever has a role in the run's environment."""
-    row = Evidence.objects.filter(pk=evidence_id).first()
+def open_file(run_id: int, evidence_id: int, by: AbstractUser) -> tuple[Evidence, File[bytes]]:
+    """The row and the open file, for whoever has a role in the run's environment; the record says who opened it.
+
+    Unavailable when what is stored is not what was attached: then it is given to nobody.
+    """
+    row = Evidence.objects.filter(pk=evidence_id, run_id=run_id).first()
     if row is None or not _may_act(row.run_id, by):
         raise NoSuchRun("There is no such file, or you have no role in its environment.")
     file = row.file.open("rb")
+    if hashlib.file_digest(file, "sha256").hexdigest() != row.sha256:
+        file.close()
+        raise Unavailable(
+            f"The stored file of “{row.name}” is not what was attached: its SHA-256 is another one. It is not given out. "
+            "Tell the administrator; the record of the run still has the right SHA-256."
+        )
+    file.seek(0)
     register.evidence_opened(row, by)
     return row, file

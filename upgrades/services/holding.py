@@ -20,7 +20,15 @@ GONE_AFTER = timedelta(seconds=75)  # a browser lets the timers of a hidden page
 
 
 def hand_over(
-    *, run_id: int, step: str, visit: int, to: str, reason: str, by: AbstractUser, command_id: UUID
+    *,
+    run_id: int,
+    step: str,
+    visit: int,
+    to: str,
+    reason: str,
+    by: AbstractUser,
+    command_id: UUID,
+    head: str = "",
 ) -> Done:
     """Give the step to the person with the id `to`. BadInput when this person is no operator of the environment."""
     run = Run.objects.select_related("environment__rehearsal_of").filter(pk=run_id).first()
@@ -32,7 +40,7 @@ def hand_over(
             id=to, name="This person"
         )  # without any right: the core says so, after it has looked who asks
     command = core.HandOver(step=step, visit=visit, to=person, reason=reason)
-    return runs.act(run_id=run_id, command=command, by=by, command_id=command_id)
+    return runs.act(run_id=run_id, command=command, by=by, command_id=command_id, head=head)
 
 
 def present(run_id: int, user: AbstractUser) -> list[str]:

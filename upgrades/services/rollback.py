@@ -36,7 +36,14 @@ class Stated:
 
 
 def start_rollback(
-    *, run_id: int, stated: Stated, procedure: str, reason: str, by: AbstractUser, command_id: UUID
+    *,
+    run_id: int,
+    stated: Stated,
+    procedure: str,
+    reason: str,
+    by: AbstractUser,
+    command_id: UUID,
+    head: str = "",
 ) -> Done:
     """Start the rollback that fits and end the run as “rolled back”; gives the new run.
 
@@ -45,7 +52,7 @@ def start_rollback(
     there is no way back. A refused right goes on the run's record.
     """
     try:
-        return _start(run_id, stated, procedure, reason, by, command_id)
+        return _start(run_id, stated, procedure, reason, by, command_id, head)
     except NotAllowed as refusal:
         runs.record_refusal(run_id, core.RollBack(by_run=0, procedure=procedure, reason=reason), by, refusal)
         raise
@@ -65,7 +72,9 @@ def started_by(command_id: str, run_id: int, by: AbstractUser) -> Done | None:
     return Done(receipt.run_id, receipt.seq, repeated=True)
 
 
-def _start(run_id: int, stated: Stated, wanted: str, reason: str, by: AbstractUser, command_id: UUID) -> Done:
+def _start(
+    run_id: int, stated: Stated, wanted: str, reason: str, by: AbstractUser, command_id: UUID, head: str
+) -> Done:
     with transaction.atomic():
         run, procedure, state = runs.locked(run_id)
         actor = actor_for(by, run.environment)
@@ -78,6 +87,7 @@ def _start(run_id: int, stated: Stated, wanted: str, reason: str, by: AbstractUs
         before = runs.started_before(command_id, actor)
         if before is not None:
             return before
+        runs.must_be_at(run, head)
         if state.is_over:
             raise OutOfTurn(
                 f"This run is over ({state.ending}). Start the rollback from the page of its environment."

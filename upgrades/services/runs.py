@@ -53,6 +53,12 @@ class NoSuchRun(BadInput):
     code = "not-found"
 
 
+class HeadMoved(OutOfTurn):
+    """The run has gone on since the sender looked; nothing was done."""
+
+    code = "head-moved"
+
+
 def locked(run_id: int) -> tuple[Run, Procedure, RunState]:
     """The run under its lock, until the transaction of the caller ends; `NoSuchRun` when there is none."""
     run = _locked(run_id)
@@ -78,17 +84,24 @@ def _loaded(run: Run) -> tuple[Procedure, RunState]:
 
 
 def act(
-    *, run_id: int, command: core.Command, by: AbstractUser, command_id: UUID, proof: Proof | None = None
+    *,
+    run_id: int,
+    command: core.Command,
+    by: AbstractUser,
+    command_id: UUID,
+    proof: Proof | None = None,
+    head: str = "",
 ) -> Done:
     """Carry out a person's command, or raise the `Refused` that says why not. Refused rights go on the record.
 
-    A signature takes a fresh `proof` of who gives it: ProofNeeded where it is missing or too old.
+    A signature takes a fresh `proof` of who gives it: ProofNeeded where it is missing or too old. With `head`, the
+    hash of the newest event that its sender knows, `HeadMoved` when there is a newer one by now.
     """
     with log_context.about(run=run_id, step=getattr(command, "step", None)):
         if isinstance(command, core.Begin) and _is_operator(run_id, by):
             command = _with_watermarks(run_id, command)
         try:
-            return _act(run_id, command, by, command_id, proof)
+            return _act(run_id, command, by, command_id, proof, head)
         except NotAllowed as refusal:
             logger.info("refused to user %s: %s (%s)", by.pk, type(command).__name__, refusal.code)
             record_refusal(run_id, command, by, refusal)
@@ -102,7 +115,9 @@ def _is_operator(run_id: int, by: AbstractUser) -> bool:
 
 
 @transaction.atomic
-def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID, proof: Proof | None) -> Done:
+def _act(
+    run_id: int, command: core.Command, by: AbstractUser, command_id: UUID, proof: Proof | None, head: str
+) -> Done:
     run = _locked(run_id)
     actor = actor_for(by, run.environment)
     if not actor.roles:
@@ -111,6 +126,7 @@ def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID,
     earlier = _earlier(command_id, run_id, actor, name)
     if earlier is not None:
         return earlier
+    must_be_at(run, head)
     procedure, state = _loaded(run)
     now = timezone.now()
     late = core.run_out(procedure, state, now)
@@ -133,6 +149,15 @@ def _act(run_id: int, command: core.Command, by: AbstractUser, command_id: UUID,
     except IntegrityError as elsewhere:  # in another run, whose lock is another one, at this moment
         raise BadInput(_USED) from elsewhere
     return Done(run_id, after.seq)
+
+
+def must_be_at(run: Run, head: str) -> None:
+    """`HeadMoved` unless `head` is the run's newest event, or empty: then nobody asked."""
+    if head and run.head != head:
+        raise HeadMoved(
+            f"Run {run.pk} has gone on since you looked: its newest event is another one. Nothing was done. Read the run "
+            "as it is now, then decide anew."
+        )
 
 
 def _signed(

@@ -20,7 +20,7 @@ from django.urls import reverse
 from django.utils.http import parse_etags
 from django.views.decorators.http import require_POST, require_safe
 
-from upgrades.domain.refusal import ContentChanged, Refused
+from upgrades.domain.refusal import ContentChanged, Refused, Unavailable
 from upgrades.models import Run
 from upgrades.queries.run_page import RunPage, Seen, run_page, seen_by, sight_of
 from upgrades.queries.run_page.difference import Change, difference
@@ -169,20 +169,11 @@ def _etag(seen: Seen, user: AbstractUser) -> str:
 def run_evidence(request: HttpRequest, run_id: int, evidence_id: int) -> HttpResponseBase:
     """An evidence file: only ever a download, never shown, and only while it is what was attached."""
     try:
-        row, file = evidence.open_file(evidence_id, _user(request))
+        row, file = evidence.open_file(run_id, evidence_id, _user(request))
     except NoSuchRun as refusal:
         raise Http404(refusal.message) from None
-    if row.run_id != run_id:
-        file.close()
-        raise Http404("There is no such file in this run.")
-    if hashlib.file_digest(file, "sha256").hexdigest() != row.sha256:
-        file.close()
-        text = (
-            f"The stored file of “{row.name}” is not what was attached: its SHA-256 is another one. It is not given out. "
-            "Tell the administrator; the record of the run still has the right SHA-256."
-        )
-        return HttpResponse(text, status=503, content_type="text/plain; charset=utf-8")
-    file.seek(0)
+    except Unavailable as refusal:
+        return HttpResponse(refusal.message, status=503, content_type="text/plain; charset=utf-8")
     response = FileResponse(file, content_type="application/octet-stream")
     response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(row.name, safe='')}"
     response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
