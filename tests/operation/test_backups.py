@@ -11,6 +11,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
@@ -215,6 +216,36 @@ def test_what_left_the_system_after_the_backup_is_told_as_lost(backup, scene, va
         done = restore(backup[1], outside=vault.file)
         assert done.lost == (2,)
         assert entries("backup.restored")[0].body["lost_checkpoints"] == [2]
+
+
+def test_auditors_see_what_was_taken_and_what_was_put_back(backup, scene, vault, client, empty):
+    client.force_login(scene.auditor)
+    page = client.get("/audit/record/").content.decode()
+    assert backup[0].hash in page
+    assert "taken" in page
+    note(scene, "After the backup.")
+    scene.finish()
+    vault.sign()
+    with empty():
+        restore(backup[1], outside=vault.file)
+        client.force_login(User.objects.get(pk=scene.auditor.pk))
+        page = client.get("/audit/record/").content.decode()
+    assert "put back" in page
+    assert "lost: checkpoint 2" in page
+
+
+def test_a_role_with_rights_that_is_missing_is_made_or_asked_for(backup, empty):
+    rewrite(backup[1], roles=[APP_ROLE, "runbook_reader_of_backups"])
+    with empty() as place:
+        try:
+            restore(backup[1])
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'runbook_reader_of_backups'")
+                assert cursor.fetchone() == (True,)
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("DROP ROLE IF EXISTS runbook_reader_of_backups")
+        assert place.exists()
 
 
 # What does not.

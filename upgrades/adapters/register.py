@@ -35,6 +35,7 @@ def reads_book(environment_id: int) -> str:
 
 KEYS_BOOK = "keys"
 SYSTEM_BOOK = "system"  # backups taken and put back
+BACKUP_TAKEN, BACKUP_RESTORED = "backup.taken", "backup.restored"
 
 
 def enter(book: str, kind: str, *, by: Actor, body: Mapping[str, Any], run: int | None = None) -> int:

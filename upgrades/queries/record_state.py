@@ -9,8 +9,9 @@ from datetime import datetime
 from django.db.models import Q
 
 from upgrades.adapters import checkpoint_store as store
+from upgrades.adapters import register
 from upgrades.domain.checkpoint import LATE, read_note
-from upgrades.models import Checkpoint, CheckpointDelivery, CheckpointWatch, RunEvent
+from upgrades.models import Checkpoint, CheckpointDelivery, CheckpointWatch, RegisterEntry, RunEvent
 
 SHOWN = 20
 
@@ -29,11 +30,28 @@ class CheckpointLine:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupLine:
+    """A backup that was taken here, or one that was put back: then all of the record before it came out of it.
+
+    `lost`: checkpoints that had left the system after it was made.
+    """
+
+    at: datetime
+    is_restore: bool
+    by: str
+    made_at: datetime
+    events: int
+    sha256: str
+    lost: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RecordState:
     checkpoints: tuple[CheckpointLine, ...]
     keys: Sequence[store.KnownKey]
     trouble: str
     waiting: int
+    backups: Sequence[BackupLine]
 
     @property
     def newest(self) -> CheckpointLine | None:
@@ -48,6 +66,27 @@ def record_state(now: datetime) -> RecordState:
         keys=store.known_keys(),
         trouble=trouble_of(now),
         waiting=waiting_deliveries(now),
+        backups=_backups(),
+    )
+
+
+def _backups() -> list[BackupLine]:
+    """The newest ones, and every restore: one of them is never of the past."""
+    rows = RegisterEntry.objects.filter(book=register.SYSTEM_BOOK).order_by("-number")
+    restores = [register.read(row) for row in rows.filter(kind=register.BACKUP_RESTORED)]
+    taken = [register.read(row) for row in rows.filter(kind=register.BACKUP_TAKEN)[:SHOWN]]
+    return [_backup(entry) for entry in sorted(restores + taken, key=lambda entry: -entry.number)]
+
+
+def _backup(entry: register.Entry) -> BackupLine:
+    return BackupLine(
+        at=entry.at,
+        is_restore=entry.kind == register.BACKUP_RESTORED,
+        by=entry.by.name,
+        made_at=datetime.fromisoformat(entry.body["made_at"]),
+        events=entry.body["events"],
+        sha256=entry.body["manifest"],
+        lost=tuple(entry.body["lost_checkpoints"]),
     )
 
 

@@ -39,7 +39,6 @@ from upgrades.domain.run_events import Actor
 from upgrades.models import Checkpoint, Evidence, Run, RunEvent
 from upgrades.services.record import broken_record
 
-TAKEN, RESTORED = "backup.taken", "backup.restored"
 BLOCK = 1 << 20
 
 
@@ -77,7 +76,7 @@ def back_up(folder: Path) -> Done:
         manifest = _manifest(folder)
     _write(folder / MANIFEST, [manifest.text.encode()])
     done = Done(manifest, hashlib.sha256(manifest.text.encode()).hexdigest())
-    _enter(TAKEN, done)
+    _enter(register.BACKUP_TAKEN, done)
     return done
 
 
@@ -155,7 +154,7 @@ def restore(folder: Path, *, outside: Path | None = None, expected: str = "") ->
     _put_evidence(folder, manifest)
     lost = _compare(folder, manifest, kept)
     done = Done(manifest, found, lost)
-    _enter(RESTORED, done)
+    _enter(register.BACKUP_RESTORED, done)
     return done
 
 
@@ -292,9 +291,17 @@ def _enter(kind: str, done: Done) -> None:
         "broken": len(manifest.broken),
         "lost_checkpoints": list(done.lost),
     }
-    account = getpass.getuser()
+    account = _account()
     by = Actor(id=f"shell:{account}", name=f"{account} at the shell", kind="system")
     register.enter(register.SYSTEM_BOOK, kind, by=by, body=body)
+
+
+def _account() -> str:
+    """Who is at the shell; a container may run under a number that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"account {os.getuid()}"
 
 
 def _files(folder: Path) -> set[str]:
