@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: help venv check test openapi demo demo-reset run bench agent lock coverage-map golden
+.PHONY: help venv check security test demo demo-reset run bench agent lock coverage-map golden
 
 help:
 	@echo "make demo        everything with a simulated environment, at http://127.0.0.1:8000/ (RUNBOOK_PORT)"
@@ -10,6 +11,7 @@ help:
 	@echo "make run         the application alone, for an environment of your own"
 	@echo "make check       format, rules, types, import contracts, migrations, templates"
 	@echo "make openapi     docs/openapi.json anew: what the API offers"
+	@echo "make security    bandit, dist/sbom.json (CycloneDX), and known holes of the pinned packages"
 	@echo "make test        the whole test suite on a real PostgreSQL and Redis"
 	@echo "make coverage-map  docs/requirements.md anew: what is demanded, what answers to it, what proves it"
 	@echo "make golden      histories of this release, replayed by every later one (docs/operation.md)"
@@ -35,6 +37,12 @@ check: venv
 	$(BIN)/vermin --target=3.8- --violations --no-tips verifier
 	DJANGO_SETTINGS_MODULE=runbook.check_settings $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/djlint templates --lint --quiet
+	$(BIN)/python -m tests.static_findings
+
+security: venv
+	$(BIN)/python -m tests.static_findings
+	$(BIN)/python -m tests.dependencies sbom dist/sbom.json
+	$(BIN)/python -m tests.dependencies audit
 
 test: venv
 	$(BIN)/python -m pytest $(ARGS)

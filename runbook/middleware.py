@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 
@@ -69,6 +69,20 @@ def body_limit(get_response: GetResponse) -> GetResponse:
             response = render(request, "413.html", {"limit": settings.EVIDENCE_MAX_BYTES}, status=413)
             response.headers["Connection"] = "close"
             return response
+        return get_response(request)
+
+    return check
+
+
+METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
+
+
+def known_methods(get_response: GetResponse) -> GetResponse:
+    """405 for methods that no page takes, also where a library's view would answer them as if they were a GET."""
+
+    def check(request: HttpRequest) -> HttpResponse:
+        if request.method not in METHODS and not request.path_info.startswith("/api/"):
+            return HttpResponseNotAllowed(sorted(METHODS))
         return get_response(request)
 
     return check

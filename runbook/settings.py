@@ -144,11 +144,14 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "upgrades.web.request_log.RequestLog",
     "upgrades.web.metrics.Measured",
+    # Before whatever may refuse a request: a refusal has these headers too.
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "runbook.middleware.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",
+    "runbook.middleware.known_methods",
     "runbook.middleware.body_limit",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -160,7 +163,6 @@ MIDDLEWARE = [
     "upgrades.web.sign_in.SignInRequired",
     "upgrades.web.request_log.WhoAndWhere",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
 ]
 
