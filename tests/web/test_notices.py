@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import icalendar
 import pytest
+from django.core import mail
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests.factories import frankfurt, make_environment, make_user
+from tests.factories import frankfurt, make_environment, make_user, show_who
 from tests.services.receiver import Receiver
 from upgrades.adapters import register
 from upgrades.models import (
@@ -90,6 +91,42 @@ def test_an_account_without_an_address_is_told_so_and_simulated_servers_say_that
     page = client.get("/account/notices/").text
     assert "Your account has no mail address." in page
     assert "Simulated servers tell nobody of anything." in page
+
+
+def test_an_address_is_changed_by_who_shows_who_they_are_and_the_one_before_is_told(
+    client, place, django_capture_on_commit_callbacks
+):
+    _, people = place
+    operator = people["operator"]
+    client.force_login(operator)
+    asked = client.post("/account/notices/", {"do": "address", "address": "new@example.org"})
+    assert asked.status_code == 303
+    assert asked.headers["Location"].startswith("/account/confirm/")
+    operator.refresh_from_db()
+    assert operator.email == "operator@example.org"
+
+    show_who(client, operator)
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = client.post("/account/notices/", {"do": "address", "address": " new@example.org "})
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/account/notices/")
+    operator.refresh_from_db()
+    assert operator.email == "new@example.org"
+    [sent] = mail.outbox
+    assert (sent.to, "tell whoever runs Runbook" in sent.body) == (["operator@example.org"], True)
+
+
+@pytest.mark.parametrize(
+    "address", ["nobody", "a@b\r\nBcc: c@example.org", "a@example.org, b@example.org", "@"]
+)
+def test_what_is_no_address_is_refused_and_changes_nothing(client, place, address):
+    _, people = place
+    client.force_login(people["operator"])
+    show_who(client, people["operator"])
+    answer = client.post("/account/notices/", {"do": "address", "address": address})
+    assert answer.status_code == 400
+    people["operator"].refresh_from_db()
+    assert people["operator"].email == "operator@example.org"
 
 
 # An environment's endpoints.

@@ -22,10 +22,12 @@ from upgrades.queries.access import roles_in
 from upgrades.queries.notices import FORM_TITLES, choices_page, notices_page
 from upgrades.services import calendar_feed, notice_endpoints
 from upgrades.services.members import ADMINISTRATOR
-from upgrades.services.notice_choices import choose
+from upgrades.services.notice_choices import choose, set_address
+from upgrades.services.sign_in import ProofNeeded
 from upgrades.web.answers import answer_refusal
 from upgrades.web.environments import environment_or_404, person
 from upgrades.web.forms import BROKEN, TWICE, Whole
+from upgrades.web.sign_in import ask_again, proof_of
 
 MINE = "upgrades/notices/mine.html"
 HERE = "upgrades/notices/environment.html"
@@ -42,7 +44,17 @@ def show_mine(request: HttpRequest) -> HttpResponse:
     user = cast(AbstractUser, request.user)
     if request.method != "POST":
         return _mine(request, user)
+    if len(request.POST.getlist("do")) > 1:
+        return _refuse_mine(request, user, BadInput(TWICE))
     match request.POST.get("do", ""):
+        case "address":
+            try:
+                changed = set_address(user, request.POST.get("address", ""), proof_of(request))
+            except ProofNeeded:
+                return ask_again(request, what="Another mail address", page=reverse("account-notices"))
+            except Refused as refusal:
+                return _refuse_mine(request, user, refusal)
+            messages.success(request, "Your mails go there from now on." if changed else "No change.")
         case "choose":
             choose(user, _wanted(request))
             messages.success(request, "Saved. It counts from the next notice on.")
@@ -53,10 +65,12 @@ def show_mine(request: HttpRequest) -> HttpResponse:
             if calendar_feed.revoke_feed(user):
                 messages.success(request, "The address of your calendar counts no longer.")
         case _:
-            return answer_refusal(
-                BadInput(BROKEN), lambda text, status: _mine(request, user, refusal=text, status=status)
-            )
+            return _refuse_mine(request, user, BadInput(BROKEN))
     return HttpResponseRedirect(reverse("account-notices"), status=303)
+
+
+def _refuse_mine(request: HttpRequest, user: AbstractUser, refusal: Refused) -> HttpResponse:
+    return answer_refusal(refusal, lambda text, status: _mine(request, user, refusal=text, status=status))
 
 
 def _wanted(request: HttpRequest) -> set[tuple[int, str]]:
