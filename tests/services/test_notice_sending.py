@@ -4,9 +4,15 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import pytest
 from django.core import mail
@@ -23,6 +29,7 @@ from upgrades.services import notice_endpoints, notice_sending, notices
 
 SECRET = base64.b64encode(b"k" * 32).decode()
 HOUR = timedelta(hours=1)
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -284,6 +291,41 @@ def test_a_worker_that_dies_after_sending_leaves_a_message_that_is_sent_again_wi
     notice_sending.send_due()
     assert states(row) == ["sent"]
     assert len({got.headers["webhook-id"] for got in receiver.received}) == 1
+
+
+KILLED = """
+import os, signal, django
+django.setup()
+from upgrades.services import notice_sending
+notice_sending._settle = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+notice_sending.send_due()
+"""
+
+
+@pytest.mark.processes
+def test_a_process_that_is_killed_between_sending_and_marking_repeats_the_id_and_nothing_else(
+    real_desk, receiver
+):
+    sent, row = real_desk.post(), real_desk.post()
+    NoticeDelivery.objects.filter(pk=row.pk).update(next_at=timezone.now() + HOUR)
+    done = subprocess.run([sys.executable, "-c", KILLED], env=for_this_database(), cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert states(sent) == ["waiting"]
+    due_again(sent, row)
+    assert notice_sending.send_due() == 2
+    ids = [got.headers["webhook-id"] for got in receiver.received]
+    assert sorted(ids) == sorted([f"msg_{sent.message_id.hex}"] * 2 + [f"msg_{row.message_id.hex}"])
+    assert states(sent, row) == ["sent", "sent"]
+
+
+def for_this_database():
+    """The environment of a process that works on the database of the tests."""
+    place = connection.settings_dict
+    query = urlencode({"host": place["HOST"]}) if str(place["HOST"]).startswith("/") else ""
+    where = "" if query else f"{place['HOST']}:{place['PORT']}"
+    who = quote(place["USER"]) + (f":{quote(place['PASSWORD'])}" if place["PASSWORD"] else "")
+    url = f"postgresql://{who}@{where}/{place['NAME']}" + (f"?{query}" if query else "")
+    return {**os.environ, "DATABASE_URL": url}
 
 
 def test_a_worker_that_wakes_after_its_lease_changes_nothing(desk):
