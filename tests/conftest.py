@@ -6,6 +6,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import hypothesis
 import pytest
 from django.conf import settings
 
@@ -24,6 +25,15 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+# How fast the machine is decides nothing: no deadlines, and no complaint that examples come slowly.
+hypothesis.settings.register_profile(
+    "runbook",
+    parent=hypothesis.settings.get_profile("ci" if os.environ.get("CI") else "default"),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("runbook")
 
 _folder = pytest.StashKey[Path]()
 _stores = pytest.StashKey[Stores]()
