@@ -17,7 +17,7 @@ from urllib.parse import quote
 import psycopg
 import yaml
 
-from runbook.stores import APP_ROLE, Stores, free_port
+from runbook.stores import APP_ROLE, DATABASE, ROLE, Stores, free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -195,6 +195,14 @@ class Machine:
             codes[name] = process.wait(seconds(self.services[name]["stop_grace_period"]))
         self.running.clear()
         return codes
+
+    def lose_everything(self):
+        """New volumes: nothing is in the database and nothing in the folders but the backups."""
+        with psycopg.connect(self.stores.postgres.superuser_url, autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE {DATABASE}")
+            admin.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
+        (self.folder / "data").rename(self.folder / "lost")
+        self.completed.clear()
 
     def end(self):
         """Whatever is left, at the end of the tests."""

@@ -139,7 +139,7 @@ def test_the_services_start_in_their_order_become_healthy_and_leave_in_order(mac
 
 
 @pytest.mark.processes
-def test_the_demo_carries_a_run_through_and_a_backup_is_taken(machine):
+def test_the_demo_carries_a_run_through_and_all_of_it_comes_back_from_a_backup(machine):
     machine.up("demo")
     assert "Sign in as operator" in machine.said("demo")
     rehearse = [
@@ -155,6 +155,12 @@ def test_the_demo_carries_a_run_through_and_a_backup_is_taken(machine):
     said = machine.run("rehearsal", rehearse, machine.environment("demo-worker"))
     assert "config-server-ha, automatic: ended as it must" in said
     machine.up("backup")
-    [backup] = (machine.folder / "backups").iterdir()
-    assert (backup / "manifest.json").exists()
     assert machine.down() == {"demo-beat": 0, "demo-worker": 0, "demo-simulator": 0, "demo-web": 0}
+    machine.lose_everything()
+    [backup] = (machine.folder / "backups").iterdir()
+    restore = machine.command("restore")[: len(machine.services["restore"]["entrypoint"])]
+    said = machine.run("restore", [*restore, str(backup)], machine.environment("restore"))
+    assert "every record is what was written" in said
+    machine.up("web")
+    machine.until_healthy("web")
+    assert machine.down() == {"web": 0}

@@ -45,8 +45,8 @@ class Command(BaseCommand):
         )
         if done.lost:
             self.stdout.write(
-                f"LOST: checkpoints from {done.lost[0]} to {done.lost[-1]} left the system after this backup was made. What people "
-                "did between them is not here; the register says so. Move that file of checkpoints to the auditors before "
+                f"LOST: checkpoints from {done.lost[0]} to {done.lost[-1]} left the system after this backup was made. What "
+                "people did between them is not here; the register says so. Move that file of checkpoints to the auditors before "
                 "`manage.py sign_checkpoints` starts with a new one."
             )
         for line in told.broken:
