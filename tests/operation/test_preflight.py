@@ -122,7 +122,8 @@ def test_every_unsafe_setting_is_told_at_once_and_nothing_goes_into_service(plac
         "refused            hosts: RUNBOOK_HOSTS names only this machine",
         "refused            proxies: RUNBOOK_PROXIES is not set",
         f"refused            checkpoint key: This account may read {key}",
-        "refused            deployment checks: Django objects: You should not have DEBUG set to True",
+        "refused            deployment checks: Django objects: ",
+        "You should not have DEBUG set to True",
         "refused            database role: The role runbook owns",
         "warning            mail: MAIL_URL is not set, so mails go to the log and reach nobody. Checkpoints will not reach 2",
     ):
