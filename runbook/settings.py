@@ -32,6 +32,8 @@ SECRET_KEY_FALLBACKS = [_env.text("SECRET_KEY_BEFORE")] if _env.text("SECRET_KEY
 DEBUG = _env.switch("DEBUG", default=False)
 HTTPS = _env.switch("RUNBOOK_HTTPS", default=True)
 _hosts = _env.names("RUNBOOK_HOSTS", "127.0.0.1,localhost")
+# What agents reported is kept for so many days at least; an environment may keep it longer (docs/adr/0022-retention.md).
+KEEP_DAYS = _env.number("RUNBOOK_KEEP_DAYS", 400, 90, 36_500)
 TIME_ZONE = _env.time_zone("RUNBOOK_TIME_ZONE", "UTC")
 EVIDENCE_MAX_BYTES = _env.number("EVIDENCE_MAX_BYTES", 50 * MEBIBYTE, 1024, 10 * 1024 * MEBIBYTE)
 EVIDENCE_RUN_BYTES = _env.number("EVIDENCE_RUN_BYTES", 2048 * MEBIBYTE, 1024, 1024 * 1024 * MEBIBYTE)

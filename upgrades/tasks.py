@@ -16,6 +16,7 @@ from upgrades.services import (
     notices,
     operation,
     polling,
+    retention,
     runs,
     tokens,
 )
@@ -61,7 +62,15 @@ def tick() -> None:
     if notice_sending.is_due(timezone.now()):
         send_notices.delay()
     notices.look_at_clock(timezone.now())
+    if retention.is_due(timezone.now()):
+        prune.delay()
     operation.alive(Heartbeat.Kind.TICK)
+
+
+@shared_task(name="upgrades.tasks.prune")
+def prune() -> None:
+    """Remove what environments need not keep; once a day for each, in parts that the next tick goes on with."""
+    retention.prune_due(timezone.now())
 
 
 @shared_task(name="upgrades.tasks.send_notices")

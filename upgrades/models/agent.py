@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 
@@ -118,6 +119,8 @@ class LogLine(models.Model):
         indexes = [
             models.Index(fields=("file", "kind", "event"), name="line_by_event"),
             models.Index(fields=("read_at",), condition=Q(kind="gap"), name="gaps_by_time"),
+            # Rows come in the order of time, so that a few bytes for each megabyte find the old ones.
+            BrinIndex(fields=("read_at",), name="lines_by_time"),
         ]
 
     def __str__(self) -> str:

@@ -43,6 +43,14 @@ class Environment(models.Model):
         blank=True,
         help_text="When a worker looks at the standing rules again; a change makes it now.",
     )
+    keep_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="How long what agents reported is kept; never shorter than the installation's policy, which holds if empty.",
+    )
+    pruned_at = models.DateTimeField(
+        null=True, blank=True, help_text="When what is older was removed (services/retention.py)."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

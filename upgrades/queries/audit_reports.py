@@ -366,7 +366,7 @@ def _changes(entries: Sequence[register.Entry], names: dict[int, str], period: P
     )
     columns = ("Time (UTC)", "Environment", "What", "Whom or what", "By")
     return Table(
-        "Changes of roles, of API tokens and of approval rules",
+        "Changes of roles, of API tokens, of approval rules and of what is kept",
         columns,
         (15, 19, 14, 34, 18),
         rows,
@@ -381,6 +381,11 @@ def _change(entry: register.Entry) -> tuple[str, str]:
             "approval rules changed",
             f"before: {_policies(body['before'])}\nafter: {_policies(body['after'])}",
         )
+    if entry.kind == "retention.changed":
+        return "retention changed", f"from {body['before']} to {body['after']} days"
+    if entry.kind == "reports.pruned":
+        what = f"{body['lines']} log lines, {body['process-changes']} process changes, {body['files']} files"
+        return "old reports removed", f"{what} from before {body['before'][:10]} ({body['days']} days)"
     who = body["name"] or body["username"]
     if entry.kind in TOKENS:
         told = f"{body['token']} of {who} ({body['username']}), {body['purpose']}"

@@ -274,7 +274,7 @@ class Loop:
         since = due_at = timezone.now()
         try:
             if await _thread(plan, agent_id, self.token) is None:
-                await self._look(agent_id)
+                await self.look(agent_id)
                 due_at = timezone.now() + HEALTH_EVERY
             else:
                 await self._watch(agent_id)
@@ -290,7 +290,7 @@ class Loop:
         finally:
             await _thread(release, agent_id, self.token, due_at=due_at, followed_since=since)
 
-    async def _look(self, agent_id: int) -> None:
+    async def look(self, agent_id: int) -> None:
         """One look at an agent that no open run needs."""
         agent = await _thread(Agent.objects.get, pk=agent_id)
         try:
@@ -307,7 +307,7 @@ class Loop:
         await _thread(scs_logs.begin, agent_id, logs)
         for _ in range(READS_PER_LOOK):
             asked = await _thread(scs_plan, agent_id, self.token)
-            if asked is None or self.over or not await self._poll(agent_id, asked, wait=0.0):
+            if asked is None or self.over or not await self.poll(agent_id, asked, wait=0.0):
                 return
 
     async def _watch(self, agent_id: int) -> None:
@@ -317,11 +317,11 @@ class Loop:
                 asked = await _thread(plan, agent_id, self.token)
                 if asked is None:
                     return
-                await self._poll(agent_id, asked)
+                await self.poll(agent_id, asked)
         finally:
             self.watched.discard(agent_id)
 
-    async def _poll(self, agent_id: int, asked: Plan, wait: float = WAIT) -> bool:
+    async def poll(self, agent_id: int, asked: Plan, wait: float = WAIT) -> bool:
         """Ask once and store the answer; True when it brought something of a log."""
         wait = max(0.0, min(wait, self.until - time.monotonic()))
         try:
@@ -395,11 +395,11 @@ def _questions(agent_ids: tuple[int, ...]) -> dict[int, list[Question]]:
     return found
 
 
-_trusted = functools.cache(ssl.create_default_context)  # reading the authorities takes longer than a poll
+trusted = functools.cache(ssl.create_default_context)  # reading the authorities takes longer than a poll
 
 
 async def _follow_agents(seconds: float, hand_over: Callable[[], object] | None) -> int:
-    async with AgentClient(deadline=ANSWER_WITHIN, tls=_trusted()) as client:
+    async with AgentClient(deadline=ANSWER_WITHIN, tls=trusted()) as client:
         return await Loop(client, time.monotonic() + seconds, hand_over).run()
 
 
