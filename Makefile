@@ -2,8 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv check test openapi demo demo-reset run bench agent lock coverage-map golden
-.PHONY: help venv check security test demo demo-reset run bench agent lock coverage-map golden
+.PHONY: help venv check security test openapi demo demo-reset run bench agent lock coverage-map golden
 
 help:
 	@echo "make demo        everything with a simulated environment, at http://127.0.0.1:8000/ (RUNBOOK_PORT)"

@@ -9,7 +9,7 @@ from uuid import uuid4
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render, resolve_url
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
@@ -371,6 +371,11 @@ class AgentForm(ActForm):
         "empty, the authorities of this system count.",
     )
 
+    def forget_private_keys(self) -> None:
+        """What was refused comes back to be corrected, but never a key that somebody pasted by mistake."""
+        if "PRIVATE KEY" in self.data.get("certificate", ""):
+            self.data = {**self.data.dict(), "certificate": ""} if isinstance(self.data, QueryDict) else {}
+
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def edit_agent(request: HttpRequest, environment_id: int, host_id: int) -> HttpResponse:
@@ -388,7 +393,9 @@ def edit_agent(request: HttpRequest, environment_id: int, host_id: int) -> HttpR
         raise PermissionDenied(refusal.message) from refusal
     except Refused as refusal:
         if request.POST.get("do") == "save" and form.is_valid():
-            return _agent_page(request, environment, host, form, status=form.take(refusal))
+            status = form.take(refusal)
+            form.forget_private_keys()
+            return _agent_page(request, environment, host, form, status=status)
         return _agent_page(
             request, environment, host, _agent_form(host), status=status_of(refusal), refused=refusal.message
         )
