@@ -134,7 +134,7 @@ _INSERT = "INSERT INTO bench_plain (run_id, seq, kind, text, previous, hash) VAL
 
 
 def _record(pair: Pair) -> list[Figure]:
-    long, huge = _filled(pair, EVENTS), _filled(pair, VERIFIED)
+    long, huge = filled(pair, EVENTS), filled(pair, VERIFIED)
     verifying = alternately(3, lambda: list(event_store.broken_links(huge)))[0]
     rate = VERIFIED / percentile(verifying, 50)
     rebuilt, loaded = alternately(10, lambda: projections.rebuild(long), lambda: event_store.load(long))
@@ -150,7 +150,7 @@ def _record(pair: Pair) -> list[Figure]:
     ]
 
 
-def _filled(pair: Pair, count: int) -> int:
+def filled(pair: Pair, count: int) -> int:
     """A run that began as the pair's did and has seen so many events, most of them lines of a log."""
     first = event_store.load(pair.run)[:2]
     model = Run.objects.get(pk=pair.run)

@@ -44,7 +44,7 @@ def own_stores() -> Iterator[dict[str, str]]:
                 f"The benchmark makes a database of its own, and {database['USER']} may not make any. "
                 "Unset DATABASE_URL and REDIS_URL: then servers are started for it."
             ) from refusal
-        _forget_messages()
+        forget_messages(_redis())
         try:
             yield {
                 **os.environ,
@@ -61,9 +61,9 @@ def _redis() -> str:
     return urlunsplit(urlsplit(settings.REDIS_URL)._replace(path=f"/{REDIS_NUMBER}"))
 
 
-def _forget_messages() -> None:
+def forget_messages(address: str | None = None) -> None:
     """What an earlier benchmark left in its queues would be worked off in this one."""
-    with redis.Redis.from_url(_redis()) as store:
+    with redis.Redis.from_url(address or settings.REDIS_URL) as store:
         for key in store.scan_iter(f"{settings.CELERY_BROKER_TRANSPORT_OPTIONS['global_keyprefix']}*"):
             store.delete(key)
 

@@ -109,7 +109,9 @@ class Team:
         self.act(pair, core.Abort(reason=REASON))
 
 
-def pair_of(number: int, agents: Sequence[dict[str, str]], folder: Path, team: Team) -> Pair:
+def pair_of(
+    number: int, agents: Sequence[dict[str, str]], folder: Path, team: Team, *, name: str = "Bench"
+) -> Pair:
     """The pair whose servers stand on the hosts of these two agents, the first of which has that (even) number."""
     numbers = (number, number + 1)
     world = {
@@ -121,7 +123,7 @@ def pair_of(number: int, agents: Sequence[dict[str, str]], folder: Path, team: T
         ],
         "agents": [_agent(agent) for agent in agents],
     }
-    environment = environment_from_world(world, name=f"Bench {number}")
+    environment = environment_from_world(world, name=f"{name} {number}")
     Target.objects.bulk_create(
         Target(environment=environment, component=component, version=CURRENT) for component in ("LCA", "SCS")
     )
@@ -130,7 +132,7 @@ def pair_of(number: int, agents: Sequence[dict[str, str]], folder: Path, team: T
     return Pair(environment, log_of(folder, numbers[1]), {"new": ids["backup"], "old": ids["primary"]})
 
 
-def idle_agents(agents: Sequence[dict[str, str]]) -> None:
+def idle_agents(agents: Sequence[dict[str, str]], *, name: str = "Bench, idle") -> None:
     """Register agents that no run needs: they are only asked for their health."""
     if agents:
         first = int(agents[0]["agent"].rpartition("-")[2])
@@ -139,7 +141,7 @@ def idle_agents(agents: Sequence[dict[str, str]]) -> None:
             for place in range(len(agents))
         ]
         world = {"world": "", "servers": servers, "agents": [_agent(agent) for agent in agents]}
-        environment_from_world(world, name="Bench, idle")
+        environment_from_world(world, name=name)
 
 
 def _server(number: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from upgrades.bench import gates, parts, place
+from upgrades.bench import capacity, gates, parts, place
 from upgrades.bench.figures import Figure, table
 from upgrades.bench.scene import Team
 from upgrades.services.procedures import publish_all
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--no-browser", action="store_true", help="a client of the stream instead of Chromium"
         )
-        parser.add_argument("--only", choices=("gates", "parts"), help="one half of the figures")
+        parser.add_argument("--only", choices=("gates", "parts", "capacity"), help="one part of the figures")
 
     def handle(self, *_: Any, **options: Any) -> None:
         if options["gates"] < 1 or options["repeats"] < 1:
@@ -68,7 +68,8 @@ class Command(BaseCommand):
     def _measure(self, options: dict[str, Any]) -> list[Figure]:
         team = Team()
         figures: list[Figure] = []
-        if options["only"] != "parts":
+        only = options["only"]
+        if only in (None, "gates"):
             size = gates.Size(
                 options["gates"],
                 max(options["agents"], 2 * options["gates"]),
@@ -76,8 +77,10 @@ class Command(BaseCommand):
                 options["workers"],
             )
             figures += gates.measure(size, team, self._say, browser=not options["no_browser"])
-        if options["only"] != "gates":
+        if only in (None, "parts"):
             figures += parts.measure(team, self._say)
+        if only in (None, "capacity"):
+            figures += capacity.measure(team, self._say)
         return figures
 
     def _say(self, line: str) -> None:
