@@ -99,7 +99,9 @@ def test_ap01_a_session_is_no_token(operator, run):
     assert client.post(f"/api/v1/runs/{run}/note", NOTE, "application/json").status_code == 401
 
 
-@pytest.mark.parametrize("address", ["runs?token={token}", "runs?x={quoted}", "{token}", "runs/1/{token}"])
+@pytest.mark.parametrize(
+    "address", ["runs?token={token}", "runs?x={quoted}", "{token}", "runs/1/{token}", "%0A{token}"]
+)
 def test_ap01_a_token_in_an_address_is_revoked_and_that_is_on_the_register(api, environment, address):
     quoted = api.token.replace("_", "%5F")
     answer = Client().get(f"/api/v1/{address.format(token=api.token, quoted=quoted)}")
@@ -465,7 +467,7 @@ def test_ap12_times_of_any_zone_mean_the_same_moment(api, run):
 
 
 @pytest.mark.parametrize(
-    "path", ["", "nothing", "runs/1/", "runs/x", "runs/-1", "RUNS", "runs/1;x", "runs//1"]
+    "path", ["", "nothing", "runs/1/", "runs/x", "runs/-1", "RUNS", "runs/1;x", "runs//1", "x%0Ay"]
 )
 def test_what_is_no_address_is_a_problem_for_a_token_too(api, path):
     answer = api.get(path)

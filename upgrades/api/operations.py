@@ -181,7 +181,7 @@ MAY_CONFLICT = {"responses": {409: _problem(409)}}
 
 def file_answer(description: str, *types: str) -> dict[str, Any]:
     """What `says` of an operation that hands out a file."""
-    content = {name: {"schema": {"type": "string", "format": "binary"}} for name in types}
+    content: dict[str, Any] = {name: {"schema": {}} for name in types}
     return {"responses": {200: {"description": description, "content": content}}}
 
 

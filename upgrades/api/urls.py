@@ -15,5 +15,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
         for address in api.urls[0]
         if isinstance(address, URLPattern) and address.name != "api-root"
     ),
-    re_path(r"^api(?:/.*)?$", nothing_here, name="api-nothing"),
+    re_path(r"^api(?:/[\s\S]*)?$", nothing_here, name="api-nothing"),  # line ends in an address included
 ]
