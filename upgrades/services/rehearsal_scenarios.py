@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 SCS_AND_LCA = {"SCS": "8.5.100", "LCA": "8.5.100"}
@@ -192,7 +192,7 @@ def _upgraded(
     }
 
 
-_ALONE = {
+_ALONE: Mapping[str, Any] = {
     "name": "essen",
     "hosts": ["ess-cfg-01"],
     "servers": [
@@ -286,6 +286,14 @@ _ROLLBACKS = {
         ),
     },
     "rollback-standalone": {
+        "same-database": _back(
+            {**_ALONE, "servers": [{**one, "database": "old"} for one in _ALONE["servers"]]},
+            "8.1.3",
+            "start-server",
+            master_operational="true",
+            former_database="false",
+            database_restore="false",
+        ),
         "former-database": _back(
             _ALONE,
             "8.1.3",
@@ -326,12 +334,19 @@ _DORMANT = Scenario(
     bindings={"copy": "confserv_dr"},
     environment={"disaster_recovery": True},
 )
+_DORMANT_SAME = replace(
+    _DORMANT,
+    expected=Expected(ending="completed", visited=("install-copy", "replace-copy")),
+    parameters={"database-upgraded": "false"},
+)
 
 
 SCENARIOS: dict[str, dict[str, Scenario]] = {
     "config-server-ha": {
         **{name: _pair(name, expected) for name, expected in _HA.items()},
         "database-upgraded": _UPGRADED,
+        # Nobody logs client totals, so the crew proves by reconnection that all clients have moved.
+        "by-reconnection": replace(_pair("automatic", COMPLETED), world={"world": "frankfurt", "clients": 0}),
     },
     "lca": _LCA,
     "management-layer": _MANAGEMENT_LAYER,
@@ -345,7 +360,7 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         ),
         "compatible": _proxies(Expected(ending="compatible"), "compatible", **_PROXY_PAIR),
     },
-    "disaster-recovery": {"database-upgraded": _DORMANT},
+    "disaster-recovery": {"database-upgraded": _DORMANT, "same-database": _DORMANT_SAME},
     "database-migration": {
         "schema": _list(**_DATABASE, convert_languages="false"),
         "languages": _list(**_DATABASE, convert_languages="true"),
