@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv check security test openapi demo demo-reset run bench agent lock coverage-map golden
+.PHONY: help venv check security test openapi demo demo-reset run bench agent lock coverage-map golden torture
 
 help:
 	@echo "make demo        everything with a simulated environment, at http://127.0.0.1:8000/ (RUNBOOK_PORT)"
@@ -15,6 +15,7 @@ help:
 	@echo "make coverage-map  docs/requirements.md anew: what is demanded, what answers to it, what proves it"
 	@echo "make golden      histories of this release, replayed by every later one (docs/operation.md)"
 	@echo "make bench       the benchmark"
+	@echo "make torture     kills at every crash point, of workers and stores, under load (SEED=, ROUNDS=)"
 	@echo "make agent       dist/runbook-agent.pyz, the one file to copy to a host"
 	@echo "make lock        pins the requirements anew"
 
@@ -63,6 +64,9 @@ run: venv
 
 bench: venv
 	@exec $(BIN)/python -m runbook.demo --manage bench $(ARGS)
+
+torture: venv
+	@SEED=$(SEED) ROUNDS=$(ROUNDS) $(BIN)/python -m tests.torture
 
 agent: venv
 	rm -rf dist/agent && mkdir -p dist/agent && cp agent/*.py dist/agent/

@@ -109,6 +109,10 @@ if not HTTPS and not set(_hosts) <= _LOOPBACK:
     )
 if DEBUG and not set(_hosts) <= _LOOPBACK:
     _env.mistakes.append("DEBUG is on, but RUNBOOK_HOSTS names more than this machine. Turn DEBUG off.")
+if HTTPS and os.environ.get("RUNBOOK_CRASH_AT"):
+    _env.mistakes.append(
+        "RUNBOOK_CRASH_AT is set: it kills programs on purpose and belongs to the fault harness alone. Leave it out."
+    )
 if len({bool(_env.text(name)) for name in ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")}) == 2:
     _env.mistakes.append(
         "Of OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET some are set. Set all three, or none."
@@ -256,7 +260,7 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "upgrades.web.sign_in_forms.NoEasyPattern"},
 ]
 
-SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_ENGINE = "upgrades.adapters.sessions"
 SESSION_COOKIE_AGE = (
     SESSION_HOURS * 60 * 60
 )  # a change night; signing in again in the middle of a step helps nobody

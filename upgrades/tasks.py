@@ -7,6 +7,7 @@ import logging
 from celery import shared_task
 from django.utils import timezone
 
+from upgrades.adapters.crash_points import crash
 from upgrades.models import Heartbeat, Run
 from upgrades.services import (
     agents,
@@ -29,32 +30,40 @@ POLL_SECONDS = 15.0  # below every time limit, and short enough that a stop does
 @shared_task(name="upgrades.tasks.advance_run")
 def advance_run(run_id: int) -> None:
     """Look at one run now: its bell was rung."""
+    crash("task.advance.taken")
     runs.advance_run(run_id)
+    crash("task.advance.before-ack")
 
 
 @shared_task(name="upgrades.tasks.poll_agents")
 def poll_agents() -> None:
     """Follow agents for a while; another loop takes over without a gap."""
+    crash("task.poll.taken")
     polling.follow_agents(POLL_SECONDS, poll_agents.delay)
+    crash("task.poll.before-ack")
 
 
 @shared_task(name="upgrades.tasks.look_after_agents")
 def look_after_agents() -> None:
     """Have agents followed that nobody follows: their worker died, or a run has just started."""
     if polling.overdue():
+        crash("task.look.before-publish")
         poll_agents.delay()
+        crash("task.look.published")
 
 
 @shared_task(name="upgrades.tasks.tick")
 def tick() -> None:
     """The reconciler: whatever a lost message would have done is done now (trust.md 5.2)."""
     look_after_agents()
+    crash("task.tick.agents-seen")
     for run_id in Run.objects.exclude(status__in=agents.OVER).order_by("pk").values_list("pk", flat=True):
         try:
             runs.advance_run(run_id)
         except Exception:
             # One run in trouble must not keep the others waiting.
             logger.exception("run %s could not be advanced at %s", run_id, timezone.now())
+    crash("task.tick.runs-advanced")
     claims.sweep()
     environment_rules.check_due()
     operation.forget_old(timezone.now())
@@ -65,6 +74,7 @@ def tick() -> None:
     if retention.is_due(timezone.now()):
         prune.delay()
     operation.alive(Heartbeat.Kind.TICK)
+    crash("task.tick.before-ack")
 
 
 @shared_task(name="upgrades.tasks.prune")

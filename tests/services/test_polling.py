@@ -274,6 +274,25 @@ def test_a_held_lease_is_left_alone_and_grows_with_each_plan(real_night):
     assert real_night.agent("new").lease_until > before
 
 
+def test_a_lease_is_renewed_while_its_agent_keeps_the_loop_waiting(real_night, bad, monkeypatch):
+    """A lease is short, so that a dead worker is missed soon; an agent that is slow to answer costs nobody the lease."""
+    monkeypatch.setattr(polling, "LEASE", timedelta(seconds=2))
+    monkeypatch.setattr(polling, "RENEW_EVERY", 0.2)
+    misbehave(bad, is_late)
+    with following(deadline=600.0):
+        assert eventually(lambda: bad.asked)
+        first = real_night.agent("old")
+        assert eventually(lambda: real_night.agent("old").lease_until > first.lease_until + polling.LEASE)
+        assert real_night.agent("old").lease_token == first.lease_token
+
+
+def test_an_agent_that_is_followed_no_more_is_not_kept_from_others(real_night):
+    token, mine = claims()
+    assert polling.renew(token, mine[:1]) == 1
+    Agent.objects.filter(pk__in=mine).update(lease_token=uuid4())
+    assert polling.renew(token, mine) == 0
+
+
 def test_a_run_that_starts_while_its_agent_is_looked_at_does_not_wait_for_the_next_look(real_night):
     agent = real_night.agent("new")
     token, since = uuid4(), timezone.now()

@@ -13,6 +13,7 @@ from typing import Any
 from django.db import connection
 
 from upgrades.adapters import register
+from upgrades.adapters.crash_points import crash
 from upgrades.domain.checkpoint import Checkpoint, Leaf, PublicKey, Tree, read_key
 from upgrades.models import Checkpoint as Row
 from upgrades.models import CheckpointLeaf, RegisterEntry
@@ -75,6 +76,7 @@ def growth() -> tuple[int, int]:
 
 def append(checkpoint: Checkpoint, note: str, new: Sequence[Leaf]) -> None:
     """Store a signed checkpoint with its new leaves. Another process in between is refused by the database."""
+    crash("checkpoint.signed")
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT append_checkpoint(%s, %s, %s, %s, %s, %s, %s)",
@@ -154,8 +156,13 @@ def append_to_file(path: Path, line: str) -> None:
     with path.open("ab+") as file:
         if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
             file.write(b"\n")
-        file.write(line.encode() + b"\n")
+        text = line.encode() + b"\n"
+        file.write(text[: len(text) // 2])
         file.flush()
+        crash("checkpoint-file.half-written")
+        file.write(text[len(text) // 2 :])
+        file.flush()
+        crash("checkpoint-file.before-sync")
         os.fsync(file.fileno())
 
 

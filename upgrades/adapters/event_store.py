@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db import connection
 
+from upgrades.adapters.crash_points import crash
 from upgrades.domain.record import Chain, Link, canonical, event_ends_as
 from upgrades.domain.run_events import (
     EVENT_FORMAT,
@@ -69,10 +70,12 @@ def append(run_id: int, recorded: Sequence[Recorded]) -> str:
     """Append the events and give the hash of the last one. Another writer in between is refused by the database."""
     kinds = [item.event.kind for item in recorded]
     texts = [text_of(run_id, item) for item in recorded]
+    crash("append.before")
     with connection.cursor() as cursor:
         cursor.execute("SELECT append_run_events(%s, %s, %s, %s)", [run_id, recorded[0].seq, kinds, texts])
         row: tuple[Any, ...] | None = cursor.fetchone()
     assert row is not None
+    crash("append.after")
     return str(row[0])
 
 
@@ -80,6 +83,7 @@ def announce(channel: str, payload: str) -> None:
     """Tell open pages, exactly when the present transaction commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, %s)", [channel, payload])
+    crash("announce.before-commit")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import connection
 
+from upgrades.adapters.crash_points import crash
 from upgrades.domain.record import GENESIS, Break, Chain, Link, canonical, entry_ends_as
 from upgrades.domain.run_events import Actor, from_stored
 from upgrades.domain.run_events import stored as as_stored
@@ -40,12 +41,14 @@ BACKUP_TAKEN, BACKUP_RESTORED = "backup.taken", "backup.restored"
 
 def enter(book: str, kind: str, *, by: Actor, body: Mapping[str, Any], run: int | None = None) -> int:
     """Append an entry and give its number in the book. Who holds the transaction holds the book until it ends."""
+    crash("register.before")
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT append_register(%s, %s, %s, %s, %s)", [book, kind, run, _actor(by), canonical(body)]
         )
         row: tuple[Any, ...] | None = cursor.fetchone()
     assert row is not None
+    crash("register.after")
     return int(row[0])
 
 

@@ -23,6 +23,7 @@ from upgrades.adapters.agent_client import (
     News,
     Process,
 )
+from upgrades.adapters.crash_points import crash
 from upgrades.domain.application_type import type_number
 from upgrades.domain.log_events import (
     ClientTotal,
@@ -149,6 +150,7 @@ def _take_process(application: Application, process: Process, now: datetime) -> 
     )
     application.process_state, application.process_reason = process.state, process.reason[:300]
     application.save(update_fields=["process_state", "process_reason"])
+    crash("news.process-stored")
     return True
 
 
@@ -214,11 +216,13 @@ def _read(application: Application, file: LogFile, part: FilePart, now: datetime
     file.cursor, file.mark, file.size = part.end, part.mark, part.size
     file.state, file.parser_state = "open", state.to_json()
     file.save()
+    crash("news.cursor-moved")
     number = type_number(application.type)
     where = _Bytes(data, part.start, cuts)
     rows = [row for record in records if (row := _row(file, record, number, where, now)) is not None]
     rows += _contradictions(application, file, records, where, now)
     LogLine.objects.bulk_create(rows, ignore_conflicts=True)
+    crash("news.lines-stored")
     totals = [record for record in records if isinstance(record, ClientTotal)]
     if totals:
         application.client_total, application.client_total_at = totals[-1].total, now

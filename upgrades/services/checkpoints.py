@@ -18,6 +18,7 @@ from django.db import transaction
 
 from upgrades.adapters import checkpoint_store as store
 from upgrades.adapters import event_store, register
+from upgrades.adapters.crash_points import crash
 from upgrades.adapters.signing_key import SigningKey, read_signing_key
 from upgrades.domain.checkpoint import LATE, NOBODY, Checkpoint, Leaf, note_hash, read_note
 from upgrades.domain.record import GENESIS, Chain, event_ends_as
@@ -115,6 +116,8 @@ class Checkpointer:
                 return None
             row = _write(key, sealed, grown, now)
             self._wanted(row, kinds, now)
+            crash("checkpoint.before-commit")
+        crash("checkpoint.committed")
         self._sealed = sealed
         self._seen, self._looked_at = seen, now
         return row.number
@@ -150,8 +153,10 @@ class Checkpointer:
                         "checkpoint %s not delivered by %s: %s", delivery.checkpoint_id, channel, trouble
                     )
                     break  # the file keeps its order
+                crash("delivery.sent")
                 delivery.done_at, delivery.trouble = now, ""
                 delivery.save(update_fields=["done_at", "trouble"])
+                crash("delivery.noted")
 
     def _to_file(self, row: Row) -> None:
         line = store.last_line(self._places.file)

@@ -14,6 +14,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from upgrades.adapters.crash_points import crash
 from upgrades.domain.environment import LCA
 from upgrades.domain.refusal import OutOfTurn
 from upgrades.models import Application, Claim, Run
@@ -69,11 +70,13 @@ def take(run_id: int, asked: Wanted) -> None:
         raise OutOfTurn(
             "Another run claimed one of these servers at the same moment. Look at the list of runs, then try again."
         ) from taken
+    crash("claims.taken")
 
 
 def release(run_id: int, *, at: datetime) -> None:
     """Give back what the run holds; twice is as good as once."""
     Claim.objects.filter(run_id=run_id, released_at=None).update(released_at=at)
+    crash("claims.released")
 
 
 def sweep() -> int:

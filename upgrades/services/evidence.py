@@ -17,6 +17,7 @@ from django.db import DatabaseError, transaction
 from django.db.models import Count, Sum
 from django.utils import timezone
 
+from upgrades.adapters.crash_points import crash
 from upgrades.domain.refusal import BadInput, NotAllowed, Unavailable
 from upgrades.domain.run import Attach
 from upgrades.models import CommandReceipt, Evidence, Run
@@ -100,7 +101,9 @@ def _store(
         step=step, visit=visit, gate=gate, text=text, name=row.name, sha256=row.sha256, size=row.size
     )
     # The file first and the run's lock after it: a slow disk must not keep others from acting.
+    crash("evidence.before-file")
     row.file.name = row.file.storage.save(f"{run_id}/{uuid.uuid4().hex}", upload)
+    crash("evidence.file-written")
     try:
         return _record(row, attach, by, command_id, head)
     except NotAllowed as refusal:
@@ -114,6 +117,7 @@ def _store(
 def _record(row: Evidence, attach: Attach, by: AbstractUser, command_id: UUID, head: str) -> Done:
     with transaction.atomic():
         row.save()
+        crash("evidence.row-written")
         done = runs.act(
             run_id=row.run_id,
             command=replace(attach, evidence=row.pk),
@@ -123,6 +127,7 @@ def _record(row: Evidence, attach: Attach, by: AbstractUser, command_id: UUID, h
         )
         if done.repeated:  # the same form came twice at once: the file of the first is the one on record
             transaction.set_rollback(True)
+    crash("evidence.committed")
     return done
 
 

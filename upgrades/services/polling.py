@@ -26,13 +26,17 @@ from django.utils import timezone
 
 from upgrades.adapters import log_context
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, Cursor, Logs
+from upgrades.adapters.crash_points import crash
 from upgrades.models import Agent, Application, LogFile, Run, RunBinding
 from upgrades.services import agents, runs, scs_logs
 from upgrades.services.probes import ask, judge
 
 logger = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=20)  # above the longest poll, so that no second worker follows the same agent
+# A worker that dies is missed after this long. One that lives renews its leases several times within it, also while an
+# agent keeps it waiting, so that no second worker follows the same agent.
+LEASE = timedelta(seconds=6)
+RENEW_EVERY = 1.5
 HEALTH_EVERY = timedelta(seconds=15)
 RETRY = 1.0  # seconds until an agent in trouble is asked again
 WAIT = 5.0  # seconds that a poll waits for news; a run that starts in between is noticed after that
@@ -81,6 +85,10 @@ def claim(token: uuid.UUID, *, limit: int = AGENTS_PER_LOOP) -> list[int]:
             lease_until=now + LEASE,
             leases_expired=Case(expired, default=F("leases_expired"), output_field=IntegerField()),
         )
+        if ids:
+            crash("lease.before-commit")
+    if ids:
+        crash("lease.taken")
     return ids
 
 
@@ -89,6 +97,7 @@ def release(agent_id: int, token: uuid.UUID, *, due_at: datetime, followed_since
 
     Where somebody was in a `hurry` since, the agent stays due then: a run has started while it was looked at.
     """
+    crash("lease.before-release")
     hurried = When(due_at__gt=followed_since, then=F("due_at"))
     Agent.objects.filter(pk=agent_id, lease_token=token).update(
         lease_token=None, lease_until=None, due_at=Case(hurried, default=Value(due_at))
@@ -98,6 +107,12 @@ def release(agent_id: int, token: uuid.UUID, *, due_at: datetime, followed_since
 def hurry(host_ids: list[int]) -> None:
     """Have the agents of these hosts looked at now: a run has started on them."""
     Agent.objects.filter(host__in=host_ids).update(due_at=timezone.now())
+
+
+def renew(token: uuid.UUID, agent_ids: list[int]) -> int:
+    """Make the leases of these agents longer, where they are ours still; how many are."""
+    ours = Agent.objects.filter(pk__in=agent_ids, lease_token=token)
+    return ours.update(lease_until=timezone.now() + LEASE)
 
 
 def overdue() -> bool:
@@ -162,19 +177,26 @@ async def _thread(work: Callable[..., T], *arguments: Any, **named: Any) -> T:
 
 def _take(agent_id: int, token: uuid.UUID, news: Any) -> None:
     """Store an answer, and advance the runs that it concerns. What fails there is found by the reconciler."""
+    crash("news.answered")
     taken = agents.take_news(agent_id, news, lease=token)
+    crash("news.committed")
     for run_id in taken.runs:
         if not _advance(run_id) and taken.lines:
             runs.touch([run_id])
+    crash("news.runs-advanced")
     _announce(taken)
 
 
 def _trouble(agent_id: int, token: uuid.UUID, text: str) -> None:
-    _follow_up(agents.record_trouble(agent_id, text, at=timezone.now(), lease=token))
+    taken = agents.record_trouble(agent_id, text, at=timezone.now(), lease=token)
+    crash("trouble.committed")
+    _follow_up(taken)
 
 
 def _look(agent_id: int, token: uuid.UUID, health: Any, logs: Any) -> None:
-    _follow_up(agents.take_look(agent_id, health, logs, lease=token))
+    taken = agents.take_look(agent_id, health, logs, lease=token)
+    crash("look.committed")
+    _follow_up(taken)
 
 
 def _follow_up(taken: agents.Taken) -> None:
@@ -231,12 +253,23 @@ class Loop:
 
     async def run(self) -> int:
         """How many agents were followed."""
-        probing = asyncio.create_task(self._probe())
+        beside = [asyncio.create_task(self._probe()), asyncio.create_task(self._renew())]
         try:
             return await self._follow_all()
         finally:
-            probing.cancel()
-            await asyncio.gather(probing, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _renew(self) -> None:
+        """Make the leases of all agents that are followed longer, until it is cancelled."""
+        while True:
+            await asyncio.sleep(RENEW_EVERY)
+            followed = [agent for agent, task in self.tasks.items() if not task.done()]
+            try:
+                await _thread(renew, self.token, followed)
+            except DatabaseError as trouble:
+                logger.warning("leases could not be renewed: %s", trouble)
 
     async def _follow_all(self) -> int:
         followed = 0
@@ -257,6 +290,7 @@ class Loop:
         assert self.hand_over is not None
         try:
             self.hand_over()
+            crash("loop.handed-over")
         except Exception as trouble:  # whatever the broker's client raises; the reconciler calls a loop then
             logger.warning("the next loop could not be called: %s", trouble)
 
@@ -366,6 +400,7 @@ class Loop:
             key = (run_id, question["step"], question["visit"], question["gate"])
             try:
                 answer = judge(question, await ask(self.client, address, question))
+                crash("probe.answered")
                 if self.told.get(key) != (answer.value, answer.text):
                     await _thread(runs.report, run_id, [answer])
                     self.told[key] = (answer.value, answer.text)

@@ -12,6 +12,7 @@ from typing import Any
 from django.db import transaction
 
 from upgrades.adapters import event_store
+from upgrades.adapters.crash_points import crash
 from upgrades.domain.condition import holds
 from upgrades.domain.due import burden_due
 from upgrades.domain.gates import applies, is_ahead, policy_of, signers, valid_signatures, verdict
@@ -38,6 +39,7 @@ def project(run: Run, procedure: Procedure, before: RunState | None, after: RunS
     _steps(run, before, after)
     _burdens(run, procedure, before, after)
     _requests(run, procedure, before, after)
+    crash("project.before-summary")
     if after.ended_at is not None:
         claims.release(run.pk, at=after.ended_at)
         if before is not None:  # not when the rows are only written anew

@@ -20,6 +20,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from upgrades.adapters import event_store, log_context
+from upgrades.adapters.crash_points import crash
 from upgrades.adapters.run_states import state_of
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
@@ -100,12 +101,17 @@ def act(
     with log_context.about(run=run_id, step=getattr(command, "step", None)):
         if isinstance(command, core.Begin) and _is_operator(run_id, by):
             command = _with_watermarks(run_id, command)
+        crash("act.before")
         try:
-            return _act(run_id, command, by, command_id, proof, head)
+            done = _act(run_id, command, by, command_id, proof, head)
         except NotAllowed as refusal:
             logger.info("refused to user %s: %s (%s)", by.pk, type(command).__name__, refusal.code)
+            crash("refusal.before-record")
             record_refusal(run_id, command, by, refusal)
+            crash("refusal.recorded")
             raise
+        crash("act.committed")
+        return done
 
 
 def _is_operator(run_id: int, by: AbstractUser) -> bool:
@@ -142,12 +148,14 @@ def _act(
     # Whoever may not sign is told so before anything is asked of them.
     events = _with_proof(events, proof, by, run.environment)
     after = _store(run, procedure, state, [(WORKER, late), (actor, events)], at=now)
+    crash("act.before-receipt")
     try:
         CommandReceipt.objects.create(
             command_id=command_id, run=run, actor_id=actor.id, act=name, seq=after.seq, at=timezone.now()
         )
     except IntegrityError as elsewhere:  # in another run, whose lock is another one, at this moment
         raise BadInput(_USED) from elsewhere
+    crash("act.before-commit")
     return Done(run_id, after.seq)
 
 
@@ -256,8 +264,10 @@ def _append(
     head = event_store.append(run.pk, recorded)
     projections.project(run, procedure, before, after, head)
     notices.tell(run, procedure, before, after, recorded)
+    crash("append.projected")
     if _touches_environment(recorded):
         _apply_effects(run, after, recorded)
+        crash("append.effects-applied")
         announce_environment(run.environment_id)
     event_store.announce("runbook", f"run:{run.pk}:{run.version}")
     if any(item.by.kind == "person" for item in recorded):
@@ -282,8 +292,10 @@ def wake(run_id: int) -> None:
     if time.monotonic() < _quiet_until:
         return
     for alarm in _alarm:
+        crash("bell.before-publish")
         try:
             alarm(run_id)
+            crash("bell.published")
         except Exception as trouble:  # whatever the broker's client raises
             _quiet_until = time.monotonic() + QUIET
             logger.warning("no worker could be told of run %s: %s", run_id, trouble)
@@ -360,6 +372,7 @@ def open_run(
         starter_name=by.name,
         started_at=now,
     )
+    crash("start.row-written")
     register.run_started(run, started, by)
     for role, application in bound.items():
         run.bindings.create(role=role, application=application)
@@ -374,6 +387,7 @@ def open_run(
         )
     except IntegrityError as twice:
         raise OutOfTurn("This run is being started already. Look at the list of runs.") from twice
+    crash("start.receipted")
     return Done(run.pk, state.seq)
 
 
@@ -398,7 +412,9 @@ def advance_run(run_id: int) -> bool:
     Everything it needs is in the database, so it may run at any time and any number of times.
     """
     with log_context.about(run=run_id):
+        crash("advance.before")
         moved = _advance(run_id)
+        crash("advance.committed")
         while (step := _step_to_begin(run_id)) is not None and _begin_watched(run_id, step):
             _advance(run_id)
             moved = True
@@ -419,16 +435,18 @@ def _advance(run_id: int, more: tuple[RunEvent, ...] = ()) -> bool:
     procedure, state = _loaded(run)
     if state.is_over:
         return False
-    now = timezone.now()
     seen = core.Report(events=(*observations.since(run, procedure, state), *more))
+    now = timezone.now()  # not before: no event is older than the line that it rests on
     events = core.decide(procedure, state, seen, WORKER)
     after = state
     for item in event_store.record(state.seq + 1, events, by=WORKER, at=now):
         after = evolve(after, item)
     events += core.settle(procedure, after, now)
     if events:
+        crash("advance.decided")
         _store(run, procedure, state, [(WORKER, events)], at=now)
         operation.note_openings(run, events)
+        crash("advance.before-commit")
     return bool(events)
 
 
@@ -446,6 +464,7 @@ def _step_to_begin(run_id: int) -> core.Begin | None:
 def _begin_watched(run_id: int, command: core.Begin) -> bool:
     """Mark the log positions and begin the step as a worker. False when an agent does not answer: then it waits."""
     command = _with_watermarks(run_id, command)
+    crash("begin.marked")
     with transaction.atomic():
         run = _locked(run_id)
         procedure, state = _loaded(run)
@@ -457,6 +476,8 @@ def _begin_watched(run_id: int, command: core.Begin) -> bool:
                 logger.info("run %s: %s", run_id, refusal.message)
             return False
         _store(run, procedure, state, [(WORKER, events)])
+        crash("begin.before-commit")
+    crash("begin.committed")
     return bool(events)
 
 

@@ -10,6 +10,7 @@ from django.contrib.auth.models import AbstractUser
 from django.db import transaction
 from django.utils import timezone
 
+from upgrades.adapters.crash_points import crash
 from upgrades.domain import run_events as e
 from upgrades.domain.answers import answer_of
 from upgrades.domain.condition import Fact, Facts, holds
@@ -92,7 +93,9 @@ def start_run(
     text = procedure_of(version)
     _check(environment, text, answers)
     if not rehearsal:
-        return _open(environment, version, text, answers, actor, command_id, rehearsal=False)
+        started = _open(environment, version, text, answers, actor, command_id, rehearsal=False)
+        crash("start.committed")
+        return started
     copy, answers = _copy(environment, text, answers)
     done = None
     try:

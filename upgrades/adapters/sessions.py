@@ -1,0 +1,23 @@
+"""Sessions in PostgreSQL, as Django keeps them, but for one thing: a database that does not answer is told as one.
+
+Django takes every failure to save a session for a session that was deleted meanwhile, and answers 400. That would say of an
+act that is done already that nothing was changed.
+"""
+
+from __future__ import annotations
+
+from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
+from django.db import InterfaceError, OperationalError
+
+
+class SessionStore(DatabaseSessions):
+    """Raises `OperationalError` or `InterfaceError` where the database failed, else what Django raises."""
+
+    def save(self, must_create: bool = False) -> None:
+        try:
+            super().save(must_create)
+        except UpdateError as failure:
+            if isinstance(failure.__context__, (OperationalError, InterfaceError)):
+                raise failure.__context__ from None
+            raise
