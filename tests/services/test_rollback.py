@@ -53,7 +53,7 @@ def test_after_the_old_primary_is_down_the_immediate_rollback_starts_and_takes_o
     assert {name: burden.since for name, burden in second.burdens.items()} == {
         name: burden.since for name, burden in before.burdens.items()
     }
-    assert set(second.burdens) >= {"exposure:client-downtime", "exposure:read-only", "exposure:not-redundant"}
+    assert set(second.burdens) >= {"exposure:read-only", "exposure:not-redundant"}
 
 
 @pytest.mark.requirement("CS-R2")
