@@ -252,6 +252,22 @@ def test_pairs_stand_side_by_side_and_are_joined_once():
     assert [link.text for link in picture.links] == ["a and b are a pair"]
 
 
+def test_a_pair_is_not_torn_apart_and_a_site_begins_a_row():
+    world = hosts_of(
+        *(server(f"single-{n}", "SCS", f"host-{n}") for n in range(3)),
+        server("a", "ConfigurationServer", "host-3", peer="b"),
+        server("b", "ConfigurationServer", "host-4", role="backup", peer="a"),
+        server("c", "SCS", "other-1"),
+    )
+    environment = make_environment("E", world=world)
+    environment.hosts.update(site="Frankfurt")
+    environment.hosts.filter(name="other-1").update(site="Hamburg")
+    rows = {}
+    for box in topology(environment, timezone.now()).wide.hosts:
+        rows.setdefault(box.y, []).append(box.name)
+    assert list(rows.values()) == [["host-0", "host-1", "host-2"], ["host-3", "host-4"], ["other-1"]]
+
+
 @pytest.mark.parametrize("columns", [1, 2, 4])
 def test_no_boxes_overlap_and_all_lie_within_the_picture(columns):
     world = hosts_of(*(server(f"server-{n}", "SCS", f"host-{n // 3}") for n in range(20)))

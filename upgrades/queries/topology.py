@@ -252,8 +252,8 @@ def _server(application: Application, targets: dict[str, str], *, is_stale: bool
 
 
 def _in_order(hosts: Sequence[HostView]) -> tuple[HostView, ...]:
-    """Hosts by site and name, but hosts of one pair side by side."""
-    waiting = sorted(hosts, key=lambda host: (host.site, host.name))
+    """Hosts by site and name, those with servers first, and hosts of one pair side by side."""
+    waiting = sorted(hosts, key=lambda host: (host.site, not host.servers, host.name))
     ordered: list[HostView] = []
     while waiting:
         peers = {server.peer for server in ordered[-1].servers} if ordered else set()
@@ -272,8 +272,7 @@ def draw(hosts: Sequence[HostView], columns: int) -> Picture:
     left = GUTTER if columns == 1 else 0
     boxes: list[HostBox] = []
     y = 0
-    for start in range(0, len(hosts), columns):
-        row = hosts[start : start + columns]
+    for row in _rows(hosts, columns):
         boxes += [
             _host_box(host, left + place * (HOST_WIDTH + SPACE), y, row) for place, host in enumerate(row)
         ]
@@ -287,6 +286,21 @@ def draw(hosts: Sequence[HostView], columns: int) -> Picture:
         hosts=tuple(boxes),
         links=tuple(_links([server for box in boxes for server in box.servers])),
     )
+
+
+def _rows(hosts: Sequence[HostView], columns: int) -> list[list[HostView]]:
+    """At most `columns` hosts each. A site begins a row of its own, and the two hosts of a pair share one."""
+    rows: list[list[HostView]] = []
+    for place, host in enumerate(hosts):
+        peers = {server.peer for server in host.servers} - {""}
+        splits = columns > 1 and place + 1 < len(hosts) and _has(hosts[place + 1], peers)
+        last = rows[-1] if rows else []
+        full = len(last) + splits >= columns
+        if not last or full or (columns > 1 and last[-1].site != host.site):
+            rows.append([host])
+        else:
+            last.append(host)
+    return rows
 
 
 def _height(row: Sequence[HostView]) -> int:
