@@ -71,6 +71,8 @@ def test_without_its_agent_a_probe_cannot_tell_whatever_it_said_before():
     assert (found.value, found.pending) == ("cannot-tell", False)
     assert "no answer for 30 s" in found.reason
     scene.report(run_events.AgentBack(host="fra-cfg-02"))
+    assert scene.verdict("names-equal").pending, "it has to look again"
+    scene.probe("names-equal")
     assert scene.verdict("names-equal").is_met
 
 

@@ -63,7 +63,8 @@ def text_of(run_id: int, recorded: Recorded) -> str:
 
 def record(first: int, events: Iterable[RunEvent], *, by: Actor, at: datetime) -> list[Recorded]:
     """The events in their places, `first` being the number of the first one."""
-    return [Recorded(first + place, at, by, event) for place, event in enumerate(events)]
+    who = by.as_recorded
+    return [Recorded(first + place, at, who, event) for place, event in enumerate(events)]
 
 
 def append(run_id: int, recorded: Sequence[Recorded]) -> str:

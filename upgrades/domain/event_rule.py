@@ -1,8 +1,8 @@
 """Following an event rule: observations of one server, one at a time, in file order (design.md section 5).
 
 After each event the outcomes are tried in the order in which they are written; the first that is complete is the
-verdict and stays. The result depends on the sequence alone: cutting the stream anywhere, or repeating parts of it,
-changes nothing, because an observation is known by its place in the log.
+verdict and stays. The result depends on the log alone: cutting the stream anywhere, repeating parts of it, or handing
+over parts of a file in another order changes nothing, because an observation is known by its place in the log.
 
 Matching is deliberately strict: the stations of an outcome are taken at their first possible event, and a forbidden
 event rules the outcome out for good. Strict can only keep a gate shut that might have opened, never the reverse.
@@ -87,11 +87,11 @@ def follow_rule(
     facts: Facts,
     set_aside: frozenset[int] = frozenset(),
 ) -> RuleResult:
-    """The state of `rule` after `observations` (in file order); `set_aside` are doubts that two people dismissed."""
+    """The state of `rule` after `observations`; `set_aside` are doubts that two people dismissed."""
     result = RuleResult(tracks=tuple(_track(outcome, facts) for outcome in rule.outcomes))
     seen: set[tuple[Kind, tuple[str, int]]] = set()
     started = 0
-    for observation in observations:
+    for observation in in_file_order(observations):
         if (observation.kind, observation.place) in seen:
             continue
         seen.add((observation.kind, observation.place))
@@ -101,6 +101,20 @@ def follow_rule(
                 observation = replace(observation, kind=Kind.ENDED, text="it was started again")
         result = _take(rule, result, observation, set_aside)
     return result
+
+
+def in_file_order(observations: Iterable[Observation]) -> list[Observation]:
+    """The observations, those of each file in the order of that file; what is of no file keeps its place."""
+    ordered = list(observations)
+    places: dict[str, list[int]] = {}
+    for place, seen in enumerate(ordered):
+        if seen.kind is not Kind.ENDED:
+            places.setdefault(seen.place[0], []).append(place)
+    for slots in places.values():
+        in_file = sorted((ordered[slot] for slot in slots), key=lambda seen: seen.place[1])
+        for slot, seen in zip(slots, in_file, strict=True):
+            ordered[slot] = seen
+    return ordered
 
 
 def _track(outcome: Outcome, facts: Facts) -> Track:

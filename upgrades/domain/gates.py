@@ -56,7 +56,7 @@ def verdict(procedure: Procedure, state: RunState, step: Step, gate: Gate) -> Ve
         case CheckGate():
             return _check(gate, state)
         case ProbeGate():
-            return _probe(gate, state, recorded)
+            return _probe(gate, state, step, recorded)
         case EvidenceGate():
             return _evidence(recorded)
         case EventGate():
@@ -107,16 +107,25 @@ def _check(gate: CheckGate, state: RunState) -> Verdict:
     return failed(fill(gate.otherwise, state.facts))
 
 
-def _probe(gate: ProbeGate, state: RunState, recorded: GateState) -> Verdict:
-    lost = state.lost_agents.get(state.host(gate.server))
+def _probe(gate: ProbeGate, state: RunState, step: Step, recorded: GateState) -> Verdict:
+    host = state.host(gate.server)
+    lost = state.lost_agents.get(host)
     if lost is not None:
-        return cannot_tell(f"No news from the agent on {state.host(gate.server)}: {lost}")
+        return cannot_tell(f"No news from the agent on {host}: {lost}")
     if recorded.probe is None:
-        return waiting(f"The agent on {state.host(gate.server)} has not looked yet.")
+        return waiting(f"The agent on {host} has not looked yet.")
+    # Once a step is behind, what was seen for it stays; until then anything may have happened in the silence.
+    if step.id == state.current and is_before_silence(state, host, recorded.probe):
+        return waiting(f"The agent on {host} was silent since it looked last; it has not looked again yet.")
     event = recorded.probe.event
     if not isinstance(event, e.ProbeAnswered):
         raise TypeError(event.kind)
     return Verdict(Value(event.value), event.text, proof=(f"event {recorded.probe.seq}",))
+
+
+def is_before_silence(state: RunState, host: str, answer: Recorded) -> bool:
+    """Whether the agent of `host` was lost after it gave this answer."""
+    return answer.seq < state.silences.get(host, 0)
 
 
 def _evidence(recorded: GateState) -> Verdict:
@@ -237,8 +246,8 @@ def _clients(gate: ClientsGate, state: RunState, recorded: GateState) -> Verdict
         )
     own = begun.totals.get(joining, 0)  # clients that it had already are none that came over
     wanted = baseline + own
-    now_there, seq = state.totals.get(joining, (None, 0))
-    left, left_seq = state.totals.get(leaving, (None, 0))
+    now_there, seq = state.totals.get(joining, _UNCOUNTED)[:2]
+    left, left_seq = state.totals.get(leaving, _UNCOUNTED)[:2]
     if now_there is None or seq <= begun.begun_seq:
         return waiting(
             f"{joining} has not logged a client total yet; {baseline} clients are to come from {leaving}."
@@ -258,6 +267,9 @@ def _clients(gate: ClientsGate, state: RunState, recorded: GateState) -> Verdict
         f"event {seq}",
         f"event {left_seq}",
     )
+
+
+_UNCOUNTED = (None, 0)
 
 
 def _way_back(procedure: Procedure, state: RunState, gate: WayBackGate) -> Verdict:
@@ -373,17 +385,22 @@ def valid_signatures(
     plan = ""
     if policy_of(state, gate.policy).ahead:
         plan = digest(shown_ahead(procedure, state, step, gate))
-    counted: dict[str, Recorded] = {}
-    for signature in recorded.signatures:
-        event = signature.event
-        if (
-            isinstance(event, e.ApprovalSigned)
-            and event.digest == (plan if event.ahead else now)
-            and signature.by.id not in recorded.lapsed
-            and not barred(state, signature.by.id)
-        ):
-            counted[signature.by.id] = signature
-    return tuple(counted.values())
+    # Of a person the last one alone: what was signed before it has lapsed, even if the same is shown again.
+    last = {signature.by.id: signature for signature in recorded.signatures}
+    return tuple(
+        signature
+        for signature in last.values()
+        if isinstance(signature.event, e.ApprovalSigned)
+        and signature.event.digest == (plan if signature.event.ahead else now)
+        and signature.by.id not in recorded.lapsed
+        and not has_a_hand(state, signature)
+    )
+
+
+def has_a_hand(state: RunState, signature: Recorded) -> bool:
+    """Whether the signer, or the person that a deputy signed for, has a hand in the run by now: then it does not count."""
+    signer = signer_of(signature)
+    return bool(barred(state, signer.id) or barred(state, signer.right_of))
 
 
 def signer_of(signature: Recorded) -> Signer:

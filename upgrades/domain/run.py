@@ -15,10 +15,12 @@ from typing import Any
 from upgrades.domain import run_events as e
 from upgrades.domain.answers import answer_of
 from upgrades.domain.condition import Fact, holds
-from upgrades.domain.event_rule import APPLICATION_STARTED, RuleResult
+from upgrades.domain.event_rule import APPLICATION_STARTED, Observation, RuleResult
 from upgrades.domain.gates import (
     digest_to_sign,
+    has_a_hand,
     is_ahead,
+    is_before_silence,
     policy_of,
     rule_result,
     signers,
@@ -43,6 +45,7 @@ from upgrades.domain.procedure import (
     Moment,
     Outcome,
     Owed,
+    ProbeGate,
     Procedure,
     PutOnHold,
     Step,
@@ -51,6 +54,7 @@ from upgrades.domain.refusal import BadInput, ContentChanged, GateClosed, NotAll
 from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
 from upgrades.domain.run_state import (
     Burden,
+    Counted,
     Deviation,
     GateState,
     RunState,
@@ -59,6 +63,7 @@ from upgrades.domain.run_state import (
     StepStatus,
     barred,
     evolve,
+    replace,
     watch_id,
     watch_key,
 )
@@ -400,9 +405,10 @@ def _not_signer(state: RunState, step: Step, by: Actor) -> None:
     for gate in step.needs:
         if isinstance(gate, ApprovalGate):
             recorded = state.gate(step.id, gate.id)
-            if any(signed.by.id == by.id for signed in recorded.signatures) and by.id not in recorded.lapsed:
+            standing = [signed for signed in recorded.signatures if signed.by.id not in recorded.lapsed]
+            if any(by.id in (signer.id, signer.right_of) for signer in signers(standing)):
                 raise NotAllowed(
-                    f"{by.name} signed “{fill(step.title, state.facts)}”, so another person carries it out."
+                    f"{by.name}, or a deputy, signed “{fill(step.title, state.facts)}”, so another person carries it out."
                 )
 
 
@@ -885,11 +891,12 @@ def _sign_deviation(
     able = _need_second(state, by, policy, "sign a deviation")
     if any(signature.by.id == by.id for signature in deviation.signatures):
         return []
-    signer = _useful(policy, deviation.signatures, able, f"Deviation {deviation.number}")
+    standing = [signature for signature in deviation.signatures if not has_a_hand(state, signature)]
+    signer = _useful(policy, standing, able, f"Deviation {deviation.number}")
     signed = e.DeviationSigned(
         number=deviation.number,
         comment=checked(command.comment, what="The comment"),
-        decides=not missing(policy, [*signers(deviation.signatures), signer]),
+        decides=not missing(policy, [*signers(standing), signer]),
         **_signs_for(by, signer),
     )
     if not signed.decides:
@@ -1052,12 +1059,15 @@ def _is_due(change: ExposureChange, state: RunState, moment: Moment) -> bool:
 
 def _completion(procedure: Procedure, state: RunState, step: Step, proof: dict[str, str]) -> list[RunEvent]:
     events: list[RunEvent] = [e.StepCompleted(step=step.id, visit=state.steps[step.id].visit, proof=proof)]
+    facts = dict(state.facts)
     for effect in step.effects:
         if effect.when is None or holds(effect.when, state.facts):
             value = _TRUTHS.get(effect.to, state.facts.get(effect.to, effect.to))
             events.append(e.FactSet(name=effect.set, value=value, step=step.id))
+            facts[effect.set] = value
     events += _burdens_at(procedure, state, step, Moment.COMPLETE)
-    return [*events, *_follow(procedure, state, step, step.then)]
+    # Whether the next step has a part in this run depends on what this one has brought about.
+    return [*events, *_follow(procedure, replace(state, facts=facts), step, step.then)]
 
 
 _TRUTHS: dict[str, Fact] = {"true": True, "false": False}
@@ -1190,7 +1200,8 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
     """Of what a worker saw, what is new and still has a place in this run."""
     if state.is_over:
         return []
-    watching = {watch.id for watch in active_watches(procedure, state)}
+    watching = {watch.id: watch for watch in active_watches(procedure, state)}
+    counted = dict(state.totals)
     kept: list[RunEvent] = []
     known = {
         (watch, seen.place)
@@ -1199,13 +1210,10 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
     }
     for event in events:
         match event:
-            case e.LogEventSeen() | e.LogDoubtful():
-                if event.watch in watching and (event.watch, (event.file, event.offset)) not in known:
-                    known.add((event.watch, (event.file, event.offset)))
-                    kept.append(event)
-            case e.ServerEnded():
-                if event.watch in watching and (event.watch, ("process", event.change)) not in known:
-                    known.add((event.watch, ("process", event.change)))
+            case e.LogEventSeen() | e.LogDoubtful() | e.ServerEnded():
+                seen = (event.watch, _place(event))
+                if is_behind_watermark(watching.get(event.watch), event) and seen not in known:
+                    known.add(seen)
                     kept.append(event)
             case e.AgentLost(host=host):
                 if host not in state.lost_agents:
@@ -1214,12 +1222,11 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
                 if host in state.lost_agents:
                     kept.append(event)
             case e.ClientTotalSeen(application=application, total=total):
-                before, seq = state.totals.get(application, (None, 0))
-                is_news = before != total or seq <= _baseline_seq(procedure, state)
-                if is_news and is_behind_baseline(procedure, state, event):
+                if _is_newer_total(procedure, state, counted.get(application), event):
+                    counted[application] = Counted(total, state.seq + 1, event.file, event.offset)
                     kept.append(event)
             case e.ProbeAnswered():
-                if _is_news(state, event):
+                if _is_news(procedure, state, event):
                     kept.append(event)
             case e.FactSet(name=name, value=value):
                 if state.facts.get(name) != value:
@@ -1231,6 +1238,29 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
             case _:
                 raise BadInput(f"A worker does not report {event.kind}.")
     return kept
+
+
+def _place(seen: e.LogEventSeen | e.LogDoubtful | e.ServerEnded) -> tuple[str, int]:
+    return ("process", seen.change) if isinstance(seen, e.ServerEnded) else (seen.file, seen.offset)
+
+
+def is_behind_watermark(watch: Watch | None, seen: e.LogEventSeen | e.LogDoubtful | e.ServerEnded) -> bool:
+    """Whether this is of the watched server, and from after its step began. A doubt counts wherever it begins."""
+    if watch is None or seen.application != watch.application:
+        return False
+    return not isinstance(seen, e.LogEventSeen) or seen.offset >= watch.watermark.get(seen.file, 0)
+
+
+def _is_newer_total(
+    procedure: Procedure, state: RunState, before: Counted | None, seen: e.ClientTotalSeen
+) -> bool:
+    """Whether the total says something new: another count, from further on in the log, or the first of a new count."""
+    if not is_behind_baseline(procedure, state, seen):
+        return False
+    if before is None or before.seq <= _baseline_seq(procedure, state):
+        return True
+    is_older = before.file == seen.file and seen.offset < before.offset
+    return not is_older and before.total != seen.total
 
 
 def is_behind_baseline(procedure: Procedure, state: RunState, seen: e.ClientTotalSeen) -> bool:
@@ -1254,12 +1284,15 @@ def _baseline_seq(procedure: Procedure, state: RunState) -> int:
     return max(begun, default=0)
 
 
-def _is_news(state: RunState, event: e.ProbeAnswered) -> bool:
+def _is_news(procedure: Procedure, state: RunState, event: e.ProbeAnswered) -> bool:
     at = state.steps.get(event.step)
     if at is None or state.current != event.step or at.visit != event.visit:
         return False
     before = state.gate(event.step, event.gate).probe
     if before is None or not isinstance(before.event, e.ProbeAnswered):
+        return True
+    gate = procedure.step(event.step).gate(event.gate)
+    if isinstance(gate, ProbeGate) and is_before_silence(state, state.host(gate.server), before):
         return True
     return (before.event.value, before.event.text) != (event.value, event.text)
 
@@ -1306,10 +1339,10 @@ def _contradictions(procedure: Procedure, state: RunState) -> list[RunEvent]:
             continue
         step_id, visit, gate_id = watch_key(watch.id)
         gate = procedure.step(step_id).gate(gate_id)
-        if not isinstance(gate, EventGate) or not _opened(gate, state.gate(step_id, gate_id)):
+        if not isinstance(gate, EventGate):
             continue
         known = state.gate(step_id, gate_id).contradicted
-        for reason, seen in rule_result(gate, state, step_id).contradictions:
+        for reason, seen in _against(gate, state, step_id):
             if seen.seq not in known:
                 why = f"{watch.application}: {reason}, after “{fill(gate.title, state.facts)}” was met."
                 contradicted = e.VerdictContradicted(
@@ -1318,6 +1351,28 @@ def _contradictions(procedure: Procedure, state: RunState) -> list[RunEvent]:
                 held = [] if state.status is RunStatus.HELD else [e.RunHeld(reason=why)]
                 return [contradicted, *held]
     return []
+
+
+def _against(gate: EventGate, state: RunState, step: str) -> list[tuple[str, Observation]]:
+    """What speaks against the verdict: what came after it, and lines from before it that were handed over late."""
+    recorded, result = state.gate(step, gate.id), rule_result(gate, state, step)
+    found = list(result.contradictions) if _opened(gate, recorded) else []
+    if recorded.outcome is not None and isinstance(recorded.outcome.event, e.OutcomeReached):
+        reached = recorded.outcome.event
+        if result.outcome is None or result.outcome.id != reached.outcome or result.doubts:
+            why = "a line that was handed over late stands before the evidence and says something else"
+            found += [(why, seen) for seen in _late(recorded.observations, reached.lines[-1])]
+    return found
+
+
+def _late(observations: Iterable[Observation], seq: int) -> list[Observation]:
+    """What was recorded after the observation `seq` and stands before it in its file."""
+    last = next(seen for seen in observations if seen.seq == seq)
+    return [
+        seen
+        for seen in observations
+        if seen.seq > seq and seen.place[0] == last.place[0] and seen.place[1] < last.place[1]
+    ]
 
 
 def _opened(gate: EventGate, recorded: GateState) -> bool:
@@ -1483,8 +1538,9 @@ def _branches(procedure: Procedure, state: RunState) -> list[RunEvent]:
     if step is None or state.status is not RunStatus.RUNNING:
         return []
     for gate in step.event_gates:
-        reached = state.gate(step.id, gate.id).outcome
-        if reached is None or not isinstance(reached.event, e.OutcomeReached):
+        recorded = state.gate(step.id, gate.id)
+        reached = recorded.outcome
+        if reached is None or not isinstance(reached.event, e.OutcomeReached) or recorded.contradicted:
             continue
         outcome = next(
             item for item in gate.rule.outcomes if item.id == getattr(reached.event, "outcome", "")

@@ -59,6 +59,11 @@ def from_stored(told: Mapping[str, Any]) -> Actor:
         token=told.get("token", ""),
     )
 
+    @property
+    def as_recorded(self) -> Actor:
+        """The actor as the record has it, and as whoever reads the record gets it back."""
+        return Actor(self.id, self.name, self.kind, tuple(sorted(self.roles)))
+
 
 WORKER = Actor(id="worker", name="Runbook worker", kind="worker")
 

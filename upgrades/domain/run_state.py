@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import reduce
-from typing import Any, TypeVar, assert_never
+from typing import Any, NamedTuple, TypeVar, assert_never
 
 from upgrades.domain import run_events as e
 from upgrades.domain.condition import Fact
@@ -120,6 +120,15 @@ class Deviation:
         return self.what == "emergency"
 
 
+class Counted(NamedTuple):
+    """A client total, the event that recorded it, and its place in the server's log."""
+
+    total: int
+    seq: int
+    file: str
+    offset: int
+
+
 @dataclass(frozen=True, slots=True)
 class RunState:
     """Everything that is true of a run after its events so far."""
@@ -143,7 +152,10 @@ class RunState:
     deviations: Mapping[int, Deviation] = field(default_factory=dict)
     set_aside: frozenset[int] = frozenset()
     lost_agents: Mapping[str, str] = field(default_factory=dict)
-    totals: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # application -> (total, seq)
+    silences: Mapping[str, int] = field(
+        default_factory=dict
+    )  # host -> seq of the last time its agent was lost
+    totals: Mapping[str, Counted] = field(default_factory=dict)  # application -> its newest client total
     executors: frozenset[str] = frozenset()  # ids of those who carried out any part
     gone_over: e.RunGoneOver | None = None  # the newest one: the text that the run follows since then
     route: tuple[str, ...] = ()  # steps to enter next, before the order of the text counts again
@@ -325,12 +337,14 @@ def _apply(state: RunState, recorded: Recorded) -> RunState:
         case e.FactSet(name=name, value=value):
             return replace(state, facts={**state.facts, name: value})
         case e.AgentLost(host=host, reason=reason):
-            return replace(state, lost_agents={**state.lost_agents, host: reason})
+            lost = {**state.lost_agents, host: reason}
+            return replace(state, lost_agents=lost, silences={**state.silences, host: recorded.seq})
         case e.AgentBack(host=host):
             rest = {name: why for name, why in state.lost_agents.items() if name != host}
             return replace(state, lost_agents=rest)
-        case e.ClientTotalSeen(application=application, total=total):
-            return replace(state, totals={**state.totals, application: (total, recorded.seq)})
+        case e.ClientTotalSeen(application=application, total=total, file=file, offset=offset):
+            counted = Counted(total, recorded.seq, file, offset)
+            return replace(state, totals={**state.totals, application: counted})
         case e.RunHeld(reason=reason):
             return replace(state, status=RunStatus.HELD, hold_reason=reason, held_at=recorded.at)
         case e.RunResumed():
