@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv check security test openapi demo demo-reset run bench agent lock coverage-map golden torture
+.PHONY: help venv check security test walks openapi demo demo-reset run bench agent lock coverage-map golden torture
 
 help:
 	@echo "make demo        everything with a simulated environment, at http://127.0.0.1:8000/ (RUNBOOK_PORT)"
@@ -12,6 +12,7 @@ help:
 	@echo "make openapi     docs/openapi.json anew: what the API offers"
 	@echo "make security    bandit, dist/sbom.json (CycloneDX), and known holes of the pinned packages"
 	@echo "make test        the whole test suite on a real PostgreSQL and Redis"
+	@echo "make walks       10,000 random walks through every procedure (RUNS=…), or one again (SEED=…)"
 	@echo "make coverage-map  docs/requirements.md anew: what is demanded, what answers to it, what proves it"
 	@echo "make golden      histories of this release, replayed by every later one (docs/operation.md)"
 	@echo "make bench       the benchmark"
@@ -46,6 +47,10 @@ security: venv
 
 test: venv
 	$(BIN)/python -m pytest $(ARGS)
+
+# Each walk is made by its seed alone; a red one prints the line that repeats it and leaves its history in var/walks.
+walks: venv
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),10000)) $(ARGS)
 
 coverage-map: venv
 	$(BIN)/python -m tests.coverage_map

@@ -8,7 +8,7 @@ import yaml
 from upgrades.domain.environment import Server
 from upgrades.domain.groups import NOBODY, choose, expand
 from upgrades.domain.procedure import ParameterType
-from upgrades.domain.run_events import Bound, RunStarted
+from upgrades.domain.run_events import CATEGORIES, Bound, RunStarted
 from upgrades.domain.start_approval import with_start_approval
 from upgrades.procedures.loader import builtin, load, whole_text
 
@@ -204,6 +204,8 @@ def started_with(name, cast, rng):
         environment=1,
         environment_name="Frankfurt",
         rehearsal=rng.random() < 0.1,
+        category=rng.choice(CATEGORIES),
+        reason="the version that runs now is no longer looked after",
         bindings={role: Bound(one.name, one.type, one.host, one.version) for role, one in playing.items()},
         facts=facts | answers,
         policies=policies_for(text, rng),

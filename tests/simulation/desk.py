@@ -14,13 +14,12 @@ from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.record import GENESIS, canonical, link
 from upgrades.domain.refusal import NotAllowed, Refused
-from upgrades.domain.run_events import EVENT_FORMAT, WORKER, Actor, Recorded
+from upgrades.domain.run_events import EVENT_FORMAT, WORKER, Recorded
 from upgrades.domain.run_state import evolve, fold
 
 
 def stored_text(run, recorded):
     """The text under which an event is stored: everything that its hash covers."""
-    by = recorded.by
     return canonical(
         {
             "v": EVENT_FORMAT,
@@ -28,7 +27,7 @@ def stored_text(run, recorded):
             "seq": recorded.seq,
             "at": recorded.at.isoformat(),
             "kind": recorded.event.kind,
-            "by": {"id": by.id, "name": by.name, "kind": by.kind, "roles": sorted(by.roles)},
+            "by": e.stored(recorded.by),
             "body": e.to_body(recorded.event),
         }
     )
@@ -36,11 +35,10 @@ def stored_text(run, recorded):
 
 def read(text):
     stored = json.loads(text)
-    by = stored["by"]
     return Recorded(
         stored["seq"],
         datetime.fromisoformat(stored["at"]),
-        Actor(by["id"], by["name"], by["kind"], tuple(by["roles"])),
+        e.from_stored(stored["by"]),
         e.from_body(stored["kind"], stored["body"], stored["v"]),
     )
 

@@ -693,7 +693,7 @@ class Walk:
             self.send(core.CloseBurden(burden=burden, text="done now"), self.anybody())
 
     def reviews(self):
-        self.send(core.ReviewOverride(number=self.rng.randint(1, 3), text=REASON), self.anybody())
+        self.send(core.ReviewOverride(number=self.rng.randint(0, 3), text=REASON), self.anybody())
 
     def aborts(self):
         if self.rng.random() < 0.2:

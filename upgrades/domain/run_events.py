@@ -37,6 +37,11 @@ class Actor:
         """The name, and through what, for lists and reports."""
         return f"{self.name} (API token {self.token})" if self.token else self.name
 
+    @property
+    def as_recorded(self) -> Actor:
+        """The actor as the record has it, and as whoever reads the record gets it back."""
+        return from_stored(stored(self))
+
 
 def stored(actor: Actor) -> dict[str, Any]:
     """The actor as records have it; who acts on the pages has no token there."""
@@ -58,11 +63,6 @@ def from_stored(told: Mapping[str, Any]) -> Actor:
         roles=tuple(told["roles"]),
         token=told.get("token", ""),
     )
-
-    @property
-    def as_recorded(self) -> Actor:
-        """The actor as the record has it, and as whoever reads the record gets it back."""
-        return Actor(self.id, self.name, self.kind, tuple(sorted(self.roles)))
 
 
 WORKER = Actor(id="worker", name="Runbook worker", kind="worker")
