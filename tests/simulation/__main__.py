@@ -10,58 +10,15 @@ import os
 import random
 import sys
 import time
-import traceback
 from collections import Counter
 from multiprocessing import get_context
 from pathlib import Path
 
 from tests.simulation.casts import NAMES, text_of
-from tests.simulation.checker.invariants import check, differences
+from tests.simulation.results import walk, walked
 from tests.simulation.walk import Walk, history_hash
 
-CLOCKS_EVERY = 10  # of so many walks one is walked again with other clocks
 PROGRESS = 10  # seconds
-
-
-def walk(seed, name=None):
-    """What became of one walk: its seed, what was found, and what it reached."""
-    one = Walk(seed, name=name)
-    tale = None
-    try:
-        tale = one.play()
-        found = [str(violation) for violation in check(tale)]
-        if seed % CLOCKS_EVERY == 0:
-            found += [str(one) for one in differences(tale, Walk(seed, name=name, skewed=True).play())]
-    except Exception:
-        found = [traceback.format_exc()]
-    runs = [run for run in one.desk.runs if run.state is not None]
-    return {
-        "seed": seed,
-        "name": one.name,
-        "found": found,
-        "events": sum(len(run.events) for run in runs),
-        "endings": [(run.state.started.procedure, run.state.ending or str(run.state.status)) for run in runs],
-        "steps": sorted({step for run in runs for step in _begun(run)}),
-        "tale": tale if found else None,
-    }
-
-
-def _begun(run):
-    """Texts and steps that the run has begun, also those that it left for another text."""
-    of = {}
-    for text, step in _entered(run):
-        of.setdefault((text, step), True)
-    return of
-
-
-def _entered(run):
-    text = run.state.started.procedure
-    for stored in run.events:
-        event = json.loads(stored["text"])
-        if event["kind"] == "run.gone-over":
-            text = event["body"]["procedure"]
-        elif event["kind"] == "step.begun":
-            yield text, event["body"]["step"].partition("--")[0]
 
 
 def main(arguments=None):
@@ -83,7 +40,7 @@ def main(arguments=None):
     seeds = [(base + number, options.procedure) for number in range(options.runs)]
     began = told = time.monotonic()
     with get_context("spawn").Pool(options.processes) as pool:
-        for done, result in enumerate(pool.imap_unordered(_walk, seeds, chunksize=20), 1):
+        for done, result in enumerate(pool.imap_unordered(walked, seeds, chunksize=20), 1):
             reached.take(result, options.folder)
             if time.monotonic() - told > PROGRESS:
                 told = time.monotonic()
@@ -96,10 +53,6 @@ def main(arguments=None):
     )
     _say(f"Seeds {base} to {base + options.runs - 1}.")
     return 1 if reached.red else 0
-
-
-def _walk(given):
-    return walk(*given)
 
 
 def _repeat(options):

@@ -79,7 +79,7 @@ def a_doubt_opens_a_gate(patch):
 @mutant(HA, "I1")
 def lines_count_in_the_order_of_their_arrival(patch):
     gates._followed.cache_clear()
-    patch(event_rule, "in_file_order", list)
+    patch(event_rule, "in_file_order", lambda seen: list(dict.fromkeys(seen)))
 
 
 @mutant(HA, "I11")

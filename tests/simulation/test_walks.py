@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.__main__ import walk
+from tests.simulation.__main__ import main
 from tests.simulation.casts import NAMES, TEXTS, text_of
 from tests.simulation.checker import invariants
 from tests.simulation.desk import stored_text
+from tests.simulation.results import walk
 from tests.simulation.walk import Walk, history_hash
 from upgrades.adapters import event_store
 from upgrades.domain.run_events import Recorded
@@ -56,6 +57,16 @@ def test_the_same_seed_gives_the_same_history_in_any_process(name):
         for order in ("1", "2")
     }
     assert hashes == {history_hash(Walk(7, name=name).play())}
+
+
+def test_the_program_walks_in_processes_and_repeats_one(tmp_path, capsys):
+    given = ["--base", "160", "--folder", str(tmp_path), "--processes", "2"]
+    assert main([*given, "--runs", "16"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == told[-1] == "Seeds 160 to 175."
+    assert any(line.startswith("lca ") and "completed 1" in line for line in told)
+    assert main([*given, "--seed", "163"]) == 0
+    assert json.loads((tmp_path / "163.json").read_text())["seed"] == 163
 
 
 def test_other_clocks_make_no_difference_to_what_a_run_decides():

@@ -89,12 +89,8 @@ def follow_rule(
 ) -> RuleResult:
     """The state of `rule` after `observations`; `set_aside` are doubts that two people dismissed."""
     result = RuleResult(tracks=tuple(_track(outcome, facts) for outcome in rule.outcomes))
-    seen: set[tuple[Kind, tuple[str, int]]] = set()
     started = 0
     for observation in in_file_order(observations):
-        if (observation.kind, observation.place) in seen:
-            continue
-        seen.add((observation.kind, observation.place))
         if observation.event == APPLICATION_STARTED:
             started += 1
             if started > 1:  # a second start within one watch: the server went away in between
@@ -104,8 +100,11 @@ def follow_rule(
 
 
 def in_file_order(observations: Iterable[Observation]) -> list[Observation]:
-    """The observations, those of each file in the order of that file; what is of no file keeps its place."""
-    ordered = list(observations)
+    """The observations without repeats, those of each file in the order of that file; what is of none keeps its place."""
+    first: dict[tuple[Kind, tuple[str, int]], Observation] = {}
+    for seen in observations:
+        first.setdefault((seen.kind, seen.place), seen)
+    ordered = list(first.values())
     places: dict[str, list[int]] = {}
     for place, seen in enumerate(ordered):
         if seen.kind is not Kind.ENDED:

@@ -7,7 +7,11 @@ SECONDS = {"approver", "administrator", "operator"}
 
 
 def in_file_order(seen):
-    """The observations with those of one file in the order of that file; the others keep their places."""
+    """The observations without repeats, those of one file in the order of that file; the others keep their places."""
+    first = {}
+    for one in seen:
+        first.setdefault((one["kind"], one["place"]), one)
+    seen = list(first.values())
     slots, ordered = {}, list(seen)
     for place, one in enumerate(seen):
         slots.setdefault(one["place"][0], []).append(place)
@@ -28,11 +32,8 @@ def follow(text, gate, seen, facts, set_aside):
         if text.holds(outcome["when"], facts) is True:
             tracks[outcome["id"]] = {"next": 0, "lines": [], "out": False}
     result = {"outcome": None, "lines": [], "doubts": [], "ended": False, "against": []}
-    known, starts = set(), 0
+    starts = 0
     for one in in_file_order(seen):
-        if (one["kind"], one["place"]) in known:
-            continue
-        known.add((one["kind"], one["place"]))
         kind = one["kind"]
         if one["event"] == STARTED:
             starts += 1
