@@ -93,10 +93,18 @@ class Launcher:
             self._watch(stores)
 
     def manage(self, command: list[str]) -> int:
-        """Runs a command of manage.py on these stores, started for it where they do not run; its exit code."""
-        with self._stores() as (addresses, _):
+        """Runs a command of manage.py on these stores, started for it where they do not run; its exit code.
+
+        Stores of our own have the tables of this release then, also when nothing was ever started on them.
+        """
+        with self._stores() as (addresses, stores):
+            environment = self._environment(addresses)
+            if not port_is_taken(self._options.simulator_port):
+                environment.pop("SIMULATOR_URL", None)  # none runs, so `rehearse` starts one of its own
+            if stores is not None:
+                self._manage(environment, "migrate", "--noinput")
             return subprocess.run(
-                [PYTHON, "manage.py", *command], env=self._environment(addresses), cwd=ROOT, check=False
+                [PYTHON, "manage.py", *command], env=environment, cwd=ROOT, check=False
             ).returncode
 
     def _for_servers(self, environment: dict[str, str], stores: Stores | None) -> dict[str, str]:

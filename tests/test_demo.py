@@ -207,3 +207,11 @@ def test_manage_runs_a_command_on_stores_that_are_started_for_it(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "stores" / "postgresql" / "PG_VERSION").exists()
     assert not (tmp_path / "stores" / "postgresql" / "postmaster.pid").exists()
+
+
+def test_a_command_finds_tables_where_nothing_was_ever_started_and_no_simulator_that_does_not_run(tmp_path):
+    told = "from django.conf import settings as s; from upgrades.models import Run; print(Run.objects.count(), s.SIMULATOR_URL)"
+    port = str(free_port())
+    done = launch(tmp_path, "--manage", "shell", "-v", "0", "-c", told, RUNBOOK_SIMULATOR_PORT=port)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "0 None"
