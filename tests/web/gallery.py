@@ -32,6 +32,7 @@ urlpatterns = [
         "runs",
         "sign-in",
         "sign-out",
+        "status",
     )
 ]
 
