@@ -54,7 +54,7 @@ def audit():
         print(f"{source}: {len(packages)} packages, {len(holes)} known holes.")
         return 1 if holes else 0
     print("No source of known holes could be asked, so NOTHING was audited:", *reasons, sep="\n  - ")
-    print("Run this where pypi.org or api.osv.dev can be reached.")
+    print("Run this where one of these sources can be reached.")
     return 2
 
 
