@@ -171,27 +171,6 @@ def test_a_start_that_fails_leaves_nothing(place, operator):
     assert Run.objects.count() == before
 
 
-@pytest.fixture
-def simulator(tmp_path, settings):
-    """A simulator of worlds without agents."""
-    import threading
-
-    from simulator.hall import Hall
-    from simulator.service import Service
-
-    hall = Hall(tmp_path, agent_command=())
-    hall.open()
-    service = Service(("127.0.0.1", 0), hall)
-    thread = threading.Thread(target=service.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    settings.SIMULATOR_URL = service.url
-    yield hall
-    service.shutdown()
-    thread.join()
-    service.server_close()
-    hall.close()
-
-
 def worlds():
     from upgrades.adapters import simulator_client
 

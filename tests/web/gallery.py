@@ -8,33 +8,12 @@ from django import forms
 from django.contrib.auth.models import AnonymousUser
 from django.core.paginator import Paginator
 from django.template import engines
-from django.test import RequestFactory, override_settings
-from django.urls import path
+from django.test import RequestFactory
 
 PAGE = Path(__file__).with_name("gallery.html")
 BAD_LINE = (
     "15:02:31.118 Std 22170 confserv_b \x1b]8;;http://evil\x07click\u202egnp.exe <img src=x onerror=alert(1)>"
 )
-
-
-def nowhere(request):
-    """A view for addresses that only have to exist."""
-
-
-urlpatterns = [
-    path(f"{name}/", nowhere, name=name)
-    for name in (
-        "account",
-        "approvals",
-        "approvals-count",
-        "environments",
-        "procedures",
-        "runs",
-        "sign-in",
-        "sign-out",
-        "status",
-    )
-]
 
 
 class NoteForm(forms.Form):
@@ -333,5 +312,4 @@ def render(nonce, *, rehearsal=False, signed_in=True):
     ]
     values = {**context(), "rehearsal": rehearsal, "messages": messages}
     values["nav"] = {"section": "runs", "approvals_waiting": 2}
-    with override_settings(ROOT_URLCONF=__name__):
-        return engines["django"].from_string(PAGE.read_text()).render(values, request)
+    return engines["django"].from_string(PAGE.read_text()).render(values, request)
