@@ -3,6 +3,7 @@
 import inspect
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from django.test import Client
@@ -12,6 +13,7 @@ from tests.api.caller import Caller, problem
 from tests.factories import make_environment, make_user
 from upgrades.api import acts, audit, environments, procedures, runs, shapes, starting
 from upgrades.api.document import document, text
+from upgrades.queries import audit as pages
 
 COPY = Path(__file__).parents[2] / "docs" / "openapi.json"
 OPERATIONS = [
@@ -73,3 +75,9 @@ def test_people_who_are_signed_in_and_tokens_read_it():
     client.force_login(user)
     assert client.get("/api/v1/openapi.json").json() == document()
     assert client.post("/api/v1/openapi.json").status_code == 405
+
+
+def test_lists_for_an_audit_are_narrowed_as_on_the_page():
+    assert get_args(audit.Only) == tuple(name for name, _ in pages.ONLY)
+    assert get_args(audit.Status) == tuple(name for name, _ in pages.STATUSES)
+    assert get_args(audit.Kind) == tuple(name for name, _ in pages.KINDS)

@@ -35,7 +35,7 @@ from upgrades.services.record import broken_record
 APPROVALS, TAG = "Approvals", "Audit"
 Status = Literal["running", "held", "closing", "ended", "aborted", "refused"]
 Kind = Literal["live", "rehearsal"]
-Only = Literal["deviations", "overrides", "refusals"]
+Only = Literal["deviations", "overrides", "refusals", "emergencies", "reviews"]
 Person = Annotated[str, Field(max_length=100, description="A part of the name of somebody who took part")]
 
 
