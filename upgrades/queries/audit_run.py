@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +10,7 @@ from django.contrib.auth.models import AbstractUser
 
 from upgrades.adapters import event_store, register
 from upgrades.domain.report import Report, Table, moment
+from upgrades.domain.run_events import Recorded
 from upgrades.models import Checkpoint, CheckpointLeaf, RegisterEntry, Run
 from upgrades.queries.audit import ROLES
 from upgrades.queries.run_page import RunPage, run_page, seen_by
@@ -65,6 +67,17 @@ def rehearsed_before(run_id: int) -> str:
     return f"run {found.pk}, ended {moment(found.ended_at)} UTC as “{found.ending or found.status}”"
 
 
+def report_of(page: RunPage, history: Sequence[Recorded]) -> Report:
+    """The report of the run that `page` shows whole, with what the register knows of it."""
+    return run_report(
+        page,
+        history,
+        opened_by(page.id),
+        number=number_of(page.id),
+        rehearsed=rehearsed_before(page.id),
+    )
+
+
 def audit_run(run_id: int, user: AbstractUser) -> AuditRun | None:
     """None when there is no such run, or this person neither audits nor administers its environment."""
     seen = seen_by(run_id, user)
@@ -78,9 +91,7 @@ def audit_run(run_id: int, user: AbstractUser) -> AuditRun | None:
     rows = _seals(leaves)
     return AuditRun(
         page=page,
-        report=run_report(
-            page, history, opened_by(run_id), number=number_of(run_id), rehearsed=rehearsed_before(run_id)
-        ),
+        report=report_of(page, history),
         broken=f"Event {broken.seq}: {broken.reason}" if broken else "",
         events=len(history),
         sealed=max(sealed, default=0),

@@ -30,9 +30,8 @@ from upgrades.domain.refusal import BadInput
 from upgrades.domain.report import Report, Table, without_formula
 from upgrades.domain.run_events import EvidenceAttached, Recorded, RunGoneOver, RunStarted
 from upgrades.models import Checkpoint, Environment, Evidence, ProcedureVersion, Run
-from upgrades.queries.audit_run import number_of, opened_by, rehearsed_before
+from upgrades.queries.audit_run import report_of
 from upgrades.queries.run_page import Seen, run_page, seen_by
-from upgrades.queries.run_report import run_report
 from upgrades.services.register import list_exported, record_exported
 from upgrades.services.runs import NoSuchRun
 
@@ -102,9 +101,7 @@ def _take(seen: Seen, by: AbstractUser) -> _Taken:
     links = list(event_store.links(seen.run))
     history = [event_store.read(link.text) for link in links]
     page = run_page(seen, by, whole_record=True)
-    report = run_report(
-        page, history, opened_by(seen.run), number=number_of(seen.run), rehearsed=rehearsed_before(seen.run)
-    )
+    report = report_of(page, history)
     run = Run.objects.select_related("environment").get(pk=seen.run)
     return _Taken(run, links, history, report, _seals(seen.run))
 
