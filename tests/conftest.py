@@ -134,3 +134,17 @@ def simulator(tmp_path, settings):
     service.server_close()
     thread.join()
     hall.close()
+
+
+@pytest.fixture
+def evidence_folder(settings, tmp_path):
+    """The folder of attached files, empty and of this test alone."""
+    from django.core.files.storage import storages
+
+    settings.EVIDENCE_FOLDER = tmp_path / "evidence"
+    location = {"location": settings.EVIDENCE_FOLDER}
+    settings.STORAGES = settings.STORAGES | {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": location}
+    }
+    yield settings.EVIDENCE_FOLDER
+    storages._storages.clear()

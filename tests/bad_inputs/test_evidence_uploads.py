@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings as project
-from django.core.files.storage import storages
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
@@ -18,19 +17,12 @@ from tests.web.run_scene import Stage, no_agents
 from upgrades.models import Evidence
 from upgrades.services import evidence
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("evidence_folder")]
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(settings, tmp_path, monkeypatch):
+def _nobody_logs(monkeypatch):
     no_agents(monkeypatch)
-    settings.EVIDENCE_FOLDER = tmp_path / "evidence"
-    location = {"location": settings.EVIDENCE_FOLDER}
-    settings.STORAGES = settings.STORAGES | {
-        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": location}
-    }
-    yield
-    storages._storages.clear()
 
 
 @pytest.fixture

@@ -16,24 +16,13 @@ from upgrades.models import Evidence
 from upgrades.services import evidence
 from upgrades.services.runs import Done, NoSuchRun
 
+pytestmark = pytest.mark.usefixtures("evidence_folder")
+
 
 def files():
     """What lies in the evidence folder."""
     folder = Path(django_settings.EVIDENCE_FOLDER)
     return {path for path in folder.rglob("*") if path.is_file()} if folder.exists() else set()
-
-
-@pytest.fixture(autouse=True)
-def own_folder(settings, tmp_path):
-    from django.core.files.storage import storages
-
-    settings.EVIDENCE_FOLDER = tmp_path / "evidence"
-    location = {"location": settings.EVIDENCE_FOLDER}
-    settings.STORAGES = settings.STORAGES | {
-        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": location}
-    }
-    yield
-    storages._storages.clear()
 
 
 def attach(night, content=b"a dump of the database", name="copy.dmp", by=None, **changes):
