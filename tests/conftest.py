@@ -112,9 +112,9 @@ def chromium():
     """
     from playwright.sync_api import sync_playwright
 
-    # Playwright's loop runs in the thread of the tests, and Django takes that for a query in a coroutine.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright's loop runs in the thread of the tests, and Django takes that for a query in a coroutine.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         yield browser
         browser.close()

@@ -16,6 +16,13 @@ FILE = "fe00-20e092-812702a1550d251a"
 OTHER = "fe00-20e093-0123456789abcdef"
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = (
+        512  # one stands for hundreds of agents in some tests; none of their connections is turned away
+    )
+
+
 class FakeAgent:
     """Listens on a port of its own. `listed` are the log files that it shows: identity -> size."""
 
@@ -39,8 +46,7 @@ class FakeAgent:
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.thread = threading.Thread(
             target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )

@@ -96,6 +96,7 @@ def workers(count, limit=polling.AGENTS_PER_LOOP):
 
 def test_three_workers_look_at_two_hundred_agents_once_an_interval(many, hall, monkeypatch):
     monkeypatch.setattr(polling, "AGENTS_PER_LOOP", AGENTS // 2)  # none may take them all
+    monkeypatch.setattr(polling, "HEALTH_EVERY", timedelta(minutes=10))  # longer than any machine needs here
     Agent.objects.update(due_at=None, seen_at=None)
     with workers(WORKERS) as loops:
         assert eventually(lambda: not Agent.objects.filter(seen_at=None).exists())
