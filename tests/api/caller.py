@@ -8,7 +8,7 @@ from django.test import Client
 from tests.factories import proof_of
 from upgrades.services.tokens import make_token
 
-ALL = ("read", "operate", "edit", "audit")
+ALL = ("read", "operate", "edit", "notices", "audit")
 
 
 def token_for(user, *scopes, environment=None, days=30):

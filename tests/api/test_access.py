@@ -7,11 +7,14 @@ import re
 
 import pytest
 from django.db import transaction
+from django.utils import timezone
 
 from tests.api.caller import ALL, Caller, problem
 from tests.factories import give, make_environment, make_user, publish, start
 from upgrades.api.document import document
-from upgrades.models import ApiToken, Run, RunEvent
+from upgrades.models import ApiToken, NoticeEndpoint, Run, RunEvent
+from upgrades.queries.calendar import times_version
+from upgrades.queries.notices import endpoint_version
 
 pytestmark = pytest.mark.django_db
 ROLES = ("operator", "approver", "author", "auditor", "administrator")
@@ -22,6 +25,7 @@ EVERYBODY = (200,) * 5
 OPERATOR = (200, 403, 403, 403, 403)
 NEVER = (403,) * 5
 AUDIT = (404, 404, 404, 200, 200)
+ADMINISTRATOR = (403, 403, 403, 403, 200)
 # For each operation the status for the five roles in their order. Where an address names an environment or a run, members
 # of another environment get 404; the others are lists of what is one's own.
 EXPECTED = {
@@ -71,6 +75,18 @@ EXPECTED = {
     "change_record": (403, 403, 403, 403, 409),
     "delete_record": (403, 403, 403, 403, 400),
     "import_environment": (403, 403, 403, 403, 200),
+    "list_notice_choices": EVERYBODY,
+    "choose_notices": EVERYBODY,
+    "list_endpoints": ADMINISTRATOR,
+    "add_endpoint": (403, 403, 403, 403, 201),
+    "change_endpoint": ADMINISTRATOR,
+    "remove_endpoint": ADMINISTRATOR,
+    "try_endpoint": (403, 403, 403, 403, 409),
+    "renew_secret": ADMINISTRATOR,
+    "send_again": ADMINISTRATOR,
+    "list_planned_runs": EVERYBODY,
+    "show_planned_times": EVERYBODY,
+    "plan_times": (400, 403, 403, 403, 403),
     "list_procedures": EVERYBODY,
     "show_procedure": EVERYBODY,
     "show_plan": EVERYBODY,
@@ -110,6 +126,15 @@ SENT = {
     "add_record": {"kind": "host", "fields": {"host": "fra-cfg-09", "host_type": "Linux"}},
     "change_record": {"fields": {"site": "Offenbach"}},
     "save_plan_of_record": {"digest": "0" * 64},
+    "choose_notices": {"wanted": {"countdown": False}},
+    "add_endpoint": {
+        "name": "Bridge",
+        "form": "webhook",
+        "address": "https://hooks.example.net/runbook",
+        "kinds": ["countdown"],
+    },
+    "change_endpoint": {"kinds": ["gate-doubt"]},
+    "plan_times": {"times": {"server:1": None}},
     "start_in_environment": {"procedure": "config-server-ha", "bindings": {}, "kind": "live"},
 }
 BOUNDARY = "b1a7"
@@ -133,6 +158,16 @@ def operations():
 def place():
     environment = make_environment()
     publish()
+    NoticeEndpoint.objects.create(
+        environment=environment,
+        name="Desk",
+        form="webhook",
+        address="https://hooks.example.net/",
+        host="hooks.example.net",
+        kinds=["countdown"],
+        paused=True,  # so nothing leaves here
+        made_at=timezone.now(),
+    )
     people = {role: make_user(role, environment=environment) for role in ROLES}
     elsewhere = make_environment("Lab · Berlin")
     people |= {f"{role} elsewhere": make_user(role, environment=elsewhere) for role in ROLES}
@@ -145,6 +180,7 @@ def filled(path, environment, run):
     ids |= {
         "kind": "host",
         "record_id": host,
+        "endpoint_id": environment.notice_endpoints.get().pk,
         "evidence_id": 1,
         "book": "access",
         "report": "duties",
@@ -158,6 +194,10 @@ def request(api, name, method, path, environment, run):
     options = {"match": f'"{Run.objects.get(pk=run).head}"'}
     if "records" in path and method in ("PATCH", "DELETE"):
         options["match"] = _tag_of_a_host(environment)
+    if "endpoints/" in path:
+        options["match"] = f'"{endpoint_version(environment.notice_endpoints.get())}"'
+    if name == "plan_times":
+        options["match"] = f'"{times_version(0, [])}"'
     body = SENT.get(name)
     if name == "attach_in_run":
         body, options["media"] = FORM, f"multipart/form-data; boundary={BOUNDARY}"

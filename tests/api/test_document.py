@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from tests.api.caller import Caller, problem
 from tests.factories import make_environment, make_user
-from upgrades.api import acts, audit, environments, procedures, runs, shapes, starting
+from upgrades.api import acts, audit, environments, notices, procedures, runs, shapes, starting, times
 from upgrades.api.document import document, text
 from upgrades.queries import audit as pages
 
@@ -37,7 +37,7 @@ def test_it_is_openapi_3_1_and_every_reference_leads_somewhere():
 
 def test_no_two_shapes_have_one_name():
     """The document knows shapes by their names alone: a second one would silently take the place of the first."""
-    modules = (acts, audit, environments, procedures, runs, shapes, starting)
+    modules = (acts, audit, environments, notices, procedures, runs, shapes, starting, times)
     found = {
         (name, one)
         for module in modules

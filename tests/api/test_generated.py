@@ -18,7 +18,9 @@ from schemathesis.specs.openapi import checks
 
 from tests.api.caller import Caller
 from tests.factories import give, make_environment, make_user, publish, start
+from tests.services.receiver import Receiver
 from upgrades.models import Run
+from upgrades.services.notice_endpoints import add_endpoint
 
 EXAMPLES = int(os.environ.get("RUNBOOK_GENERATED_EXAMPLES", "15"))  # for each operation; more of them by hand
 CHECKS = [
@@ -52,7 +54,17 @@ def place(transactional_db, settings, monkeypatch):
     publish()
     owner = make_user("operator", "administrator", environment=environment)
     give(make_user(), environment, "approver")
-    return environment, start(environment, owner), Caller(owner)
+    receiver = Receiver()
+    add_endpoint(
+        environment_id=environment.pk,
+        name="Desk",
+        form="webhook",
+        address=receiver.url,
+        kinds=["countdown"],
+        by=owner,
+    )
+    yield environment, start(environment, owner), Caller(owner)
+    receiver.close()
 
 
 def loaded(api):
@@ -69,7 +81,13 @@ def loaded(api):
 
 def ids(environment, run):
     host = environment.hosts.order_by("pk").first()
-    return {"environment_id": environment.pk, "run_id": run, "record_id": host.pk}
+    endpoint = environment.notice_endpoints.get().pk
+    return {
+        "environment_id": environment.pk,
+        "run_id": run,
+        "record_id": host.pk,
+        "endpoint_id": endpoint,
+    }
 
 
 # The generating client drops answers without closing them; a server closes the files in them.

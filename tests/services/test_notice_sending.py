@@ -380,7 +380,7 @@ def test_who_has_no_role_there_any_more_gets_nothing_of_what_still_waits(desk):
 
 def test_a_paused_endpoint_gets_nothing_of_what_still_waits(desk, receiver):
     row = desk.post()
-    notice_endpoints.pause(
+    notice_endpoints.change_endpoint(
         environment_id=desk.environment.pk, endpoint_id=desk.endpoint.pk, paused=True, by=desk.administrator
     )
     notice_sending.send_due()

@@ -291,7 +291,7 @@ def hand_over_in_run(request: HttpRequest, response: HttpResponse, run_id: int, 
 
 
 class Attach(BaseModel):
-    """The fields of the form beside the file."""
+    """The form: these fields, and a file beside them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -299,20 +299,6 @@ class Attach(BaseModel):
     visit: Number
     gate: str = Field("", pattern=r"^[A-Za-z0-9:._-]{0,100}$")
     text: str = Field("", max_length=2000)
-
-
-_FORM = {
-    "type": "object",
-    "required": ["step", "visit"],
-    "additionalProperties": False,
-    "properties": {
-        "step": {"type": "string", "pattern": "^[A-Za-z0-9:._-]{1,100}$"},
-        "visit": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-        "gate": {"type": "string", "pattern": "^[A-Za-z0-9:._-]{0,100}$"},
-        "text": {"type": "string", "maxLength": 2000},
-        "file": {"type": "string", "format": "binary"},
-    },
-}
 
 
 @operation(
@@ -323,7 +309,7 @@ _FORM = {
     scope=OPERATE,
     needs_match=True,
     takes=[MULTIPART],
-    says=form_body(_FORM),
+    says=form_body(Attach),
 )
 def attach_in_run(request: HttpRequest, response: HttpResponse, run_id: int) -> Done:
     """Attach evidence to the step or to one of its gates: a file, a text, or both."""

@@ -10,12 +10,13 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from upgrades.api import acts, audit, environments, problems, procedures, runs, starting
+from upgrades.api import acts, audit, environments, notices, problems, procedures, runs, starting, times
 from upgrades.api.door import caller_in
 from upgrades.api.operations import PREFIX, api, problem_answers
 from upgrades.domain.api_scopes import SCOPES
 
-DECLARED = (acts, audit, environments, procedures, runs, starting)  # importing them declares their operations
+# Importing them declares their operations.
+DECLARED = (acts, audit, environments, notices, procedures, runs, starting, times)
 PROBLEM: dict[str, Any] = {
     "title": "Problem",
     "type": "object",

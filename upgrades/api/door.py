@@ -50,6 +50,7 @@ class Rules:
     needs_match: bool = False
     acts_once: bool = False
     never: bool = False  # only a person does it: whatever is sent, the answer is the core's refusal
+    shows_once: str = ""  # a field of the answer that is in the first one alone
 
     @property
     def limit(self) -> int:
@@ -191,7 +192,9 @@ def guarded(run: View) -> View:
             return run(request, **named)
         key = keys.key_in(request)
         mine.command_id = uuid5(COMMANDS, f"{mine.caller.token.pk} {key}")
-        return keys.answer_once(request, mine.caller.token, key, lambda: run(request, **named))
+        return keys.answer_once(
+            request, mine.caller.token, key, lambda: run(request, **named), hides=rules.shows_once
+        )
 
     return keep
 

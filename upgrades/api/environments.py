@@ -180,6 +180,14 @@ def visible(request: HttpRequest, environment_id: int) -> Row:
     return found
 
 
+def original(request: HttpRequest, environment_id: int) -> Row:
+    """The same, where it is no copy of a rehearsal: a copy has no plan and tells nobody."""
+    environment = visible(request, environment_id)
+    if environment.rehearsal_of_id is not None:
+        raise not_found("This is the copy of a rehearsal. Ask for the environment that it copies.")
+    return environment
+
+
 @operation("GET", "environments", Page[EnvironmentLine], tag=TAG)
 def list_environments(request: HttpRequest) -> dict[str, object]:
     """The environments of the token's owner, and copies for rehearsals while their run is open."""

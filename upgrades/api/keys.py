@@ -8,6 +8,7 @@ second request with the key wait for the first one; it ends with the connection,
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -50,9 +51,12 @@ def key_in(request: HttpRequest) -> str:
 
 
 def answer_once(
-    request: HttpRequest, token: ApiToken, key: str, act: Callable[[], HttpResponseBase]
+    request: HttpRequest, token: ApiToken, key: str, act: Callable[[], HttpResponseBase], *, hides: str = ""
 ) -> HttpResponseBase:
-    """What `act` answers, or what it answered when this key was sent before; 422 when it was sent for something else."""
+    """What `act` answers, or what it answered when this key was sent before; 422 when it was sent for something else.
+
+    The field `hides` of the answer is not kept: it is empty when the answer is given again.
+    """
     digest = _digest(request)
     with _alone(f"{token.pk} {key}"):
         before = StoredAnswer.objects.filter(token=token, key=key).first()
@@ -60,7 +64,7 @@ def answer_once(
             return _again(before, digest)
         response = act()
         if isinstance(response, HttpResponse) and response.status_code < 300:
-            _keep(token, key, digest, response)
+            _keep(token, key, digest, response, hides)
         return response
 
 
@@ -79,14 +83,15 @@ def _again(before: StoredAnswer, digest: str) -> HttpResponse:
     )
 
 
-def _keep(token: ApiToken, key: str, digest: str, response: HttpResponse) -> None:
+def _keep(token: ApiToken, key: str, digest: str, response: HttpResponse, hides: str) -> None:
+    body = response.content.decode()
     StoredAnswer.objects.create(
         token=token,
         key=key,
         request=digest,
         status=response.status_code,
         headers={name: response.headers[name] for name in KEPT_HEADERS if name in response.headers},
-        body=response.content.decode(),
+        body=json.dumps({**json.loads(body), hides: ""}) if hides else body,
     )
 
 

@@ -66,9 +66,13 @@ def operation(
     takes: Sequence[str] | None = None,
     needs_match: bool = False,
     never: bool = False,
+    shows_once: str = "",
     says: Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]:
-    """Offer the function at `path`. `says` adds to what the OpenAPI document tells of it; `takes` are types of its body."""
+    """Offer the function at `path`. `says` adds to what the OpenAPI document tells of it; `takes` are types of its body.
+
+    `shows_once` names a field of the answer that is a secret: kept nowhere, and empty when the answer is given again.
+    """
     acts_once = method == "POST" and not never
     rules = Rules(
         scope=scope,
@@ -76,6 +80,7 @@ def operation(
         needs_match=needs_match,
         acts_once=acts_once,
         never=never,
+        shows_once=shows_once,
     )
 
     def declare(view: F) -> F:
@@ -191,9 +196,11 @@ def raw_body(description: str, *types: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "description": description, "content": content}}
 
 
-def form_body(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What `says` of an operation that takes a form with a file."""
-    return {"requestBody": {"required": True, "content": {MULTIPART: {"schema": dict(schema)}}}}
+def form_body(fields: type[pydantic.BaseModel]) -> dict[str, Any]:
+    """What `says` of an operation that takes a form: these fields, and a file in the field “file”."""
+    schema = fields.model_json_schema()
+    schema["properties"] |= {"file": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": {MULTIPART: {"schema": schema}}}}
 
 
 # What goes wrong behind the door.

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from upgrades.domain.refusal import BadInput, NotAllowed, Refused, Unavailable
+from upgrades.domain.refusal import BadInput, NotAllowed, Refused, TooOften, Unavailable, VersionMoved
 from upgrades.domain.run import BY_TOKEN
 from upgrades.services.environment_editing import BadFields
 from upgrades.services.runs import HeadMoved, NoSuchRun
@@ -86,6 +86,10 @@ def of_refusal(refusal: Refused) -> Problem:
             return bad_request(text, [{"field": name, "detail": text}] if name else ())
         case HeadMoved():
             return Problem(412, refusal.code, "The run has gone on", text)
+        case VersionMoved():
+            return Problem(412, refusal.code, "Not the present version", text)
+        case TooOften(wait=wait):
+            return Problem(429, refusal.code, "Too many calls", text, {"Retry-After": str(wait)})
         case Unavailable():
             return Problem(503, refusal.code, "Something does not answer", text, {"Retry-After": str(AGAIN)})
     return Problem(409, refusal.code, _CONFLICTS.get(refusal.code, "Not as things stand now"), text)

@@ -10,13 +10,12 @@ from pydantic import Field
 
 from upgrades.api.acts import answered
 from upgrades.api.door import command_id, person, seen
-from upgrades.api.environments import visible
+from upgrades.api.environments import original
 from upgrades.api.operations import MAY_CONFLICT, operation
 from upgrades.api.problems import Problem, not_found
 from upgrades.api.shapes import Done, In, Name, Number, Out
 from upgrades.domain import run as core
 from upgrades.domain.api_scopes import OPERATE
-from upgrades.models import Environment as Row
 from upgrades.models import ProcedureVersion
 from upgrades.queries.access import roles_in
 from upgrades.queries.plan import plan_page
@@ -29,15 +28,6 @@ from upgrades.services.rollback import Stated, start_rollback
 from upgrades.services.starting import start_run
 
 PLANS, STARTING = "Plans", "Starting"
-NO_COPY = "This is the copy of a rehearsal. Ask for the environment that it copies."
-
-
-def _original(request: HttpRequest, environment_id: int) -> Row:
-    environment = visible(request, environment_id)
-    if environment.rehearsal_of_id is not None:
-        raise not_found(NO_COPY)
-    return environment
-
 
 # Plans.
 
@@ -123,7 +113,7 @@ class Saved(Out):
 @operation("GET", "environments/{int:environment_id}/plan", Plan, tag=PLANS)
 def show_plan(request: HttpRequest, environment_id: int) -> object:
     """The runs that bring the environment to its target versions, in their order, each with its reason."""
-    return plan_page(_original(request, environment_id), person(request))
+    return plan_page(original(request, environment_id), person(request))
 
 
 @operation("POST", "environments/{int:environment_id}/plan", Saved, tag=PLANS, scope=OPERATE, status=201)
@@ -220,7 +210,7 @@ def _version(procedure: str) -> ProcedureVersion:
 @operation("GET", "environments/{int:environment_id}/start/{slug:procedure}", Dialog, tag=STARTING)
 def show_start(request: HttpRequest, environment_id: int, procedure: str) -> dict[str, object]:
     """What starting a procedure here asks for, what is proposed, and what is to come."""
-    environment = _original(request, environment_id)
+    environment = original(request, environment_id)
     version = _version(procedure)
     if "operator" not in roles_in(person(request), environment):
         text = f"Starting a run takes the role operator in {environment.name}. An administrator there can give it."

@@ -25,6 +25,12 @@ class ContentChanged(OutOfTurn):
     code = "content-changed"
 
 
+class VersionMoved(OutOfTurn):
+    """Somebody else has changed since what is to be changed. Nothing was done."""
+
+    code = "record-changed"
+
+
 class GateClosed(Refused):
     """A gate is not met, so what lies behind it cannot begin or end."""
 
@@ -51,3 +57,13 @@ class Unavailable(Refused):
     """Something that is needed does not answer now; trying again later may help."""
 
     code = "unavailable"
+
+
+class TooOften(Unavailable):
+    """It was done too often in the last while. `wait` is after how many seconds it is worth another try."""
+
+    code = "too-many-requests"
+
+    def __init__(self, message: str, wait: int) -> None:
+        super().__init__(message)
+        self.wait = wait

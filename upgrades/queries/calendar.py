@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.contrib.auth.models import AbstractUser
 
+from upgrades.domain.record import digest
 from upgrades.models import Environment, PlanItem, PlannedTime, Run
 from upgrades.queries.access import visible_environments
 from upgrades.queries.run_lines import OVER
@@ -19,6 +20,7 @@ MOST = 500
 class PlannedRun:
     """A run that is planned for a time. `run` is the live run that carries it out already, `is_over` whether it is."""
 
+    id: int
     environment: int
     environment_name: str
     key: str
@@ -46,12 +48,12 @@ class TimedItem:
     set_by: str
 
 
-def planned_runs(user: AbstractUser) -> list[PlannedRun]:
-    """The planned runs that the person may see, by time; four queries."""
+def planned_runs(user: AbstractUser, most: int | None = MOST) -> list[PlannedRun]:
+    """The planned runs that the person may see, by time, of the `most` that begin last; four queries."""
     environments = {
         row.pk: row for row in visible_environments(user).filter(rehearsal_of=None).only("pk", "name")
     }
-    times = list(PlannedTime.objects.filter(environment__in=environments).order_by("-begins_at", "pk")[:MOST])
+    times = list(PlannedTime.objects.filter(environment__in=environments).order_by("-begins_at", "pk")[:most])
     items = {
         (item.plan.environment_id, item.key): item
         for item in PlanItem.objects.filter(
@@ -76,6 +78,7 @@ def _runs(items: Iterable[int]) -> dict[int, Run]:
 def _planned(environment: Environment, item: PlanItem, time: PlannedTime, runs: dict[int, Run]) -> PlannedRun:
     run = runs.get(item.pk)
     return PlannedRun(
+        id=time.pk,
         environment=environment.pk,
         environment_name=environment.name,
         key=item.key,
@@ -90,6 +93,18 @@ def _planned(environment: Environment, item: PlanItem, time: PlannedTime, runs: 
         run=run.pk if run is not None else None,
         is_over=run is not None and run.status in OVER,
     )
+
+
+def plan_number(environment: Environment) -> int:
+    """The number of the plan in force; 0 where none is."""
+    plan = environment.plans.filter(replaced_at=None).first()
+    return plan.number if plan is not None else 0
+
+
+def times_version(plan: int, items: Iterable[TimedItem]) -> str:
+    """The hash of the plan in force and its times: another one after each change of either."""
+    times = {item.key: [str(item.begins_at), str(item.ends_at)] for item in items}
+    return digest({"plan": plan, "times": times})
 
 
 def timed_items(environment: Environment) -> list[TimedItem]:

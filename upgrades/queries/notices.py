@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.contrib.auth.models import AbstractUser
 
 from upgrades.domain.notices import TITLES, Kind, told_by_role
+from upgrades.domain.record import digest
 from upgrades.models import (
     CalendarFeed,
     Environment,
@@ -119,6 +121,8 @@ class MessageLine:
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
+    """An endpoint as its administrators see it. `version` changes with whatever of it can be changed."""
+
     id: int
     name: str
     form: str
@@ -129,6 +133,7 @@ class EndpointView:
     told_of: tuple[str, ...]
     paused: bool
     made_at: datetime
+    version: str
     results: tuple[MessageLine, ...]
 
     @property
@@ -166,7 +171,7 @@ def notices_page(environment: Environment) -> NoticesPage:
     parked = rows.filter(state=NoticeDelivery.State.PARKED).select_related("notice", "user", "endpoint")
     return NoticesPage(
         endpoints=tuple(
-            _endpoint(endpoint, tuple(results[endpoint.pk]))
+            endpoint_view(endpoint, results[endpoint.pk])
             for endpoint in NoticeEndpoint.objects.filter(environment=environment).defer("address", "secret")
         ),
         waiting=rows.filter(state=NoticeDelivery.State.WAITING).count(),
@@ -175,7 +180,8 @@ def notices_page(environment: Environment) -> NoticesPage:
     )
 
 
-def _endpoint(row: NoticeEndpoint, results: tuple[MessageLine, ...]) -> EndpointView:
+def endpoint_view(row: NoticeEndpoint, results: Iterable[MessageLine] = ()) -> EndpointView:
+    """An endpoint without its address and its secret."""
     return EndpointView(
         id=row.pk,
         name=row.name,
@@ -187,7 +193,23 @@ def _endpoint(row: NoticeEndpoint, results: tuple[MessageLine, ...]) -> Endpoint
         told_of=tuple(TITLES[Kind(kind)] for kind in row.kinds),
         paused=row.paused,
         made_at=row.made_at,
-        results=results,
+        version=endpoint_version(row),
+        results=tuple(results),
+    )
+
+
+def endpoint_version(row: NoticeEndpoint) -> str:
+    """The hash of what people may see and change of it: another one after each change."""
+    return digest(
+        {
+            "id": row.pk,
+            "name": row.name,
+            "form": row.form,
+            "host": row.host,
+            "fingerprint": row.fingerprint,
+            "kinds": list(row.kinds),
+            "paused": row.paused,
+        }
     )
 
 

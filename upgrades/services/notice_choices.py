@@ -6,7 +6,7 @@ Choices are kept only where they differ from what the person's roles bring.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser
@@ -18,6 +18,7 @@ from django.db import transaction
 from upgrades.domain.refusal import BadInput
 from upgrades.models import NoticeChoice
 from upgrades.queries.notices import defaults_of
+from upgrades.services.runs import NoSuchRun
 from upgrades.services.sign_in import Proof, shown
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,23 @@ def choose(user: AbstractUser, wanted: Collection[tuple[int, str]]) -> None:
                 )
     NoticeChoice.objects.filter(user_id=user.pk, channel=MAIL).delete()
     NoticeChoice.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+@transaction.atomic
+def choose_here(user: AbstractUser, environment_id: int, wishes: Mapping[str, bool]) -> None:
+    """Have the person told, or not, of the kinds that `wishes` names in one environment; the others stay as they are."""
+    known = {environment.pk: defaults for environment, _, defaults in defaults_of(user)}
+    if environment_id not in known:
+        raise NoSuchRun("There is no such environment, or you have no role in it.")
+    by_role = {str(kind): wanted for kind, wanted in known[environment_id].items()}
+    for kind, wish in wishes.items():
+        if kind not in by_role:
+            raise BadInput("There is no such kind of notice.", "wanted")
+        key = {"user_id": user.pk, "environment_id": environment_id, "kind": kind, "channel": MAIL}
+        if wish == by_role[kind]:
+            NoticeChoice.objects.filter(**key).delete()
+        else:
+            NoticeChoice.objects.update_or_create(**key, defaults={"wanted": wish})
 
 
 def set_address(user: AbstractUser, address: str, proof: Proof | None) -> bool:

@@ -1,6 +1,7 @@
 """The endpoints that an environment tells: added, paused, tried and removed by its administrators, all on record.
 
-What stands in the register are name, form, host and a fingerprint, never the address or the secret.
+What stands in the register are name, form, host and a fingerprint, never the address or the secret. Where a sender has
+made an id for its command, the command is carried out once: sent again, it gives what it made, without the secret.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.contrib.auth.models import AbstractUser
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -23,10 +24,18 @@ from upgrades.adapters import register
 from upgrades.adapters.webhook_client import read_target
 from upgrades.domain.environment_records import NotUsable
 from upgrades.domain.notices import TEST, TITLES, Kind
-from upgrades.domain.refusal import BadInput, OutOfTurn, Unavailable
+from upgrades.domain.refusal import BadInput, OutOfTurn, TooOften, VersionMoved
 from upgrades.domain.run_events import Actor
-from upgrades.models import Environment, Notice, NoticeDelivery, NoticeEndpoint, RegisterEntry
+from upgrades.models import (
+    CommandReceipt,
+    Environment,
+    Notice,
+    NoticeDelivery,
+    NoticeEndpoint,
+    RegisterEntry,
+)
 from upgrades.queries.environment_export import changes_book
+from upgrades.queries.notices import endpoint_version
 from upgrades.services.environment_editing import locked_for
 from upgrades.services.notice_sending import send_now, try_again
 from upgrades.services.notices import delivery_to, ring
@@ -37,7 +46,7 @@ TRIES_A_MINUTE = 10
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """`secret` is what webhooks are signed with, shown this once; empty for chats."""
+    """`secret` is what webhooks are signed with, shown this once; empty for chats, and for a command sent again."""
 
     endpoint: NoticeEndpoint
     secret: str
@@ -45,10 +54,20 @@ class Made:
 
 @transaction.atomic
 def add_endpoint(
-    *, environment_id: int, name: str, form: str, address: str, kinds: Iterable[str], by: AbstractUser
+    *,
+    environment_id: int,
+    name: str,
+    form: str,
+    address: str,
+    kinds: Iterable[str],
+    by: AbstractUser,
+    command_id: UUID | None = None,
 ) -> Made:
     """Have an environment tell one more endpoint."""
     environment, actor = locked_for(environment_id, by)
+    before = _made_before(command_id, actor, ADD)
+    if before is not None:
+        return Made(_endpoint(environment, before), "")
     if environment.notice_endpoints.count() >= MOST:
         raise OutOfTurn(f"An environment has {MOST} endpoints at most. Remove one that is not used any more.")
     name = _name(environment, name)
@@ -84,6 +103,7 @@ def add_endpoint(
         endpoint,
         {name: ("", now) for name, now in fields.items()},
     )
+    _receipt(command_id, actor, ADD, endpoint.pk)
     return Made(endpoint, shown)
 
 
@@ -115,50 +135,71 @@ def _told_of(endpoint: NoticeEndpoint) -> str:
 
 
 @transaction.atomic
-def change_kinds(*, environment_id: int, endpoint_id: int, kinds: Iterable[str], by: AbstractUser) -> None:
-    """Choose anew what an endpoint is told of."""
+def change_endpoint(
+    *,
+    environment_id: int,
+    endpoint_id: int,
+    by: AbstractUser,
+    kinds: Iterable[str] | None = None,
+    paused: bool | None = None,
+    seen: str = "",
+) -> NoticeEndpoint:
+    """Choose anew what an endpoint is told of, tell it nothing for now, or again; None leaves it as it is.
+
+    What happens while it is paused is not sent later. With `seen`, the version that its sender knows
+    (queries.notices.endpoint_version), `VersionMoved` when it is another one.
+    """
     environment, actor = locked_for(environment_id, by)
     endpoint = _endpoint(environment, endpoint_id)
-    before = _told_of(endpoint)
-    endpoint.kinds = _kinds(kinds)
-    endpoint.save(update_fields=["kinds"])
-    if _told_of(endpoint) != before:
-        changed = {"Told of": (before, _told_of(endpoint))}
+    _must_be(endpoint, seen)
+    before = {"Told of": _told_of(endpoint), "State": _state(endpoint)}
+    if kinds is not None:
+        endpoint.kinds = _kinds(kinds)
+    if paused is not None:
+        endpoint.paused = paused
+    after = {"Told of": _told_of(endpoint), "State": _state(endpoint)}
+    changed = {title: (before[title], after[title]) for title in before if before[title] != after[title]}
+    if changed:
+        endpoint.save(update_fields=["kinds", "paused"])
         _record(environment, actor, "endpoint.changed", "changed", endpoint, changed)
+    return endpoint
+
+
+def _state(endpoint: NoticeEndpoint) -> str:
+    return "paused" if endpoint.paused else "told"
+
+
+def _must_be(endpoint: NoticeEndpoint, seen: str) -> None:
+    if seen and endpoint_version(endpoint) != seen:
+        raise VersionMoved(
+            f"Somebody has changed {endpoint.name} since you looked. Nothing was done. Read the endpoints again."
+        )
 
 
 @transaction.atomic
-def pause(*, environment_id: int, endpoint_id: int, paused: bool, by: AbstractUser) -> None:
-    """Tell an endpoint nothing for now, or again. What happens while it is paused is not sent later."""
-    environment, actor = locked_for(environment_id, by)
-    endpoint = _endpoint(environment, endpoint_id)
-    if endpoint.paused == paused:
-        return
-    endpoint.paused = paused
-    endpoint.save(update_fields=["paused"])
-    words = ("told", "paused")
-    changed = {"State": (words[not paused], words[paused])}
-    _record(environment, actor, "endpoint.changed", "changed", endpoint, changed)
-
-
-@transaction.atomic
-def renew_secret(*, environment_id: int, endpoint_id: int, by: AbstractUser) -> Made:
+def renew_secret(
+    *, environment_id: int, endpoint_id: int, by: AbstractUser, command_id: UUID | None = None
+) -> Made:
     """A new secret for a webhook; the next message is signed with it."""
     environment, actor = locked_for(environment_id, by)
     endpoint = _endpoint(environment, endpoint_id)
+    if _made_before(command_id, actor, RENEW) == endpoint.pk:
+        return Made(endpoint, "")
     if endpoint.form != NoticeEndpoint.Form.WEBHOOK:
         raise OutOfTurn("Messages to chats are not signed: their address is the secret. Add the new address.")
     endpoint.secret, shown = _new_secret()
     endpoint.save(update_fields=["secret"])
     _record(environment, actor, "endpoint.secret", "changed", endpoint, {"Secret": ("one", "another one")})
+    _receipt(command_id, actor, RENEW, endpoint.pk)
     return Made(endpoint, shown)
 
 
 @transaction.atomic
-def remove_endpoint(*, environment_id: int, endpoint_id: int, by: AbstractUser) -> str:
-    """Forget an endpoint with its messages; gives its name."""
+def remove_endpoint(*, environment_id: int, endpoint_id: int, by: AbstractUser, seen: str = "") -> str:
+    """Forget an endpoint with its messages; gives its name. `seen` as for a change."""
     environment, actor = locked_for(environment_id, by)
     endpoint = _endpoint(environment, endpoint_id)
+    _must_be(endpoint, seen)
     fields = {
         "Form": (str(endpoint.form), ""),
         "Host": (endpoint.host, ""),
@@ -178,11 +219,16 @@ def send_again(*, environment_id: int, by: AbstractUser) -> int:
     return count
 
 
-def try_endpoint(*, environment_id: int, endpoint_id: int, by: AbstractUser) -> NoticeDelivery:
+def try_endpoint(
+    *, environment_id: int, endpoint_id: int, by: AbstractUser, command_id: UUID | None = None
+) -> NoticeDelivery:
     """Send a test message now and give what came of it. Each try is on record, and there are ten a minute."""
     with transaction.atomic():
         environment, actor = locked_for(environment_id, by)
         endpoint = _endpoint(environment, endpoint_id)
+        before = _made_before(command_id, actor, TRY)
+        if before is not None:
+            return _sent_before(endpoint, before)
         if endpoint.paused:
             raise OutOfTurn("This endpoint is paused. Resume it first.")
         _must_not_be_hasty(environment)
@@ -200,7 +246,15 @@ def try_endpoint(*, environment_id: int, endpoint_id: int, by: AbstractUser) -> 
         )
         delivery = delivery_to(endpoint, notice, now)
         delivery.save()
+        _receipt(command_id, actor, TRY, delivery.pk)
     return send_now(delivery.pk)
+
+
+def _sent_before(endpoint: NoticeEndpoint, delivery_id: int) -> NoticeDelivery:
+    found = endpoint.deliveries.filter(pk=delivery_id).first()
+    if found is None:
+        raise BadInput(_USED)
+    return found
 
 
 def _must_not_be_hasty(environment: Environment) -> None:
@@ -209,8 +263,8 @@ def _must_not_be_hasty(environment: Environment) -> None:
         book=changes_book(environment.pk), kind="endpoint.tried", at__gte=since
     )
     if tries.count() >= TRIES_A_MINUTE:
-        raise Unavailable(
-            "Endpoints of this environment were tried ten times in the last minute. Wait a moment."
+        raise TooOften(
+            "Endpoints of this environment were tried ten times in the last minute. Wait a moment.", wait=60
         )
 
 
@@ -219,6 +273,39 @@ def _endpoint(environment: Environment, endpoint_id: int) -> NoticeEndpoint:
     if found is None:
         raise OutOfTurn("There is no such endpoint here any more. Load the page again.")
     return found
+
+
+# Commands with an id are carried out once.
+
+ADD, RENEW, TRY = "AddEndpoint", "RenewSecret", "TryEndpoint"
+_USED = "This id was used for something else before. Nothing was done. Make a new one, and repeat your act."
+
+
+def _made_before(command_id: UUID | None, actor: Actor, act: str) -> int | None:
+    """The id of what the same command made, if it was carried out before."""
+    found = CommandReceipt.objects.filter(pk=command_id).first() if command_id is not None else None
+    if found is None:
+        return None
+    if (found.actor_id, found.act) != (actor.id, act):
+        raise BadInput(_USED)
+    return int(found.answer)
+
+
+def _receipt(command_id: UUID | None, actor: Actor, act: str, made: int) -> None:
+    if command_id is None:
+        return
+    try:
+        with transaction.atomic():
+            CommandReceipt.objects.create(
+                command_id=command_id,
+                actor_id=actor.id,
+                act=act,
+                seq=0,
+                answer=str(made),
+                at=timezone.now(),
+            )
+    except IntegrityError as elsewhere:  # in another environment, whose lock is another one, at this moment
+        raise BadInput(_USED) from elsewhere
 
 
 def _record(

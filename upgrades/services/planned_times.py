@@ -10,8 +10,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from upgrades.adapters import register
-from upgrades.domain.refusal import BadInput, NotAllowed
+from upgrades.domain.refusal import BadInput, NotAllowed, VersionMoved
 from upgrades.models import Environment, PlanItem, PlannedTime
+from upgrades.queries.calendar import plan_number, timed_items, times_version
 from upgrades.queries.environment_export import changes_book
 from upgrades.services.people import actor_for
 from upgrades.services.runs import NoSuchRun
@@ -22,21 +23,33 @@ Span = tuple[datetime, datetime]
 
 
 @transaction.atomic
-def set_times(*, environment_id: int, times: Mapping[str, Span | None], by: AbstractUser) -> int:
-    """Plan items of the plan in force, by their keys, for a time or for none; gives how many changed."""
+def set_times(
+    *, environment_id: int, times: Mapping[str, Span | None], by: AbstractUser, seen: str = ""
+) -> int:
+    """Plan items of the plan in force, by their keys, for a time or for none; gives how many changed.
+
+    With `seen`, the version that its sender knows (queries.calendar.times_version), `VersionMoved` when it is another.
+    """
     environment = Environment.objects.select_for_update().filter(pk=environment_id, rehearsal_of=None).first()
     actor = actor_for(by, environment) if environment is not None else None
     if environment is None or actor is None or not actor.roles:
         raise NoSuchRun("There is no such environment, or you have no role in it.")
     if ROLE not in actor.roles:
         raise NotAllowed(f"Planning when runs are carried out takes the role operator in {environment.name}.")
+    if seen and times_version(plan_number(environment), timed_items(environment)) != seen:
+        raise VersionMoved(
+            "The plan or its times were changed since you looked. Nothing was done. Read them again, then decide anew."
+        )
     rows = PlanItem.objects.filter(plan__environment=environment, plan__replaced_at=None)
     titles = dict(rows.values_list("key", "title"))
     known = {row.key: row for row in environment.planned_times.all()}
     changes = []
     for key, span in times.items():
         if key not in titles:
-            raise BadInput("The plan was saved anew since this page was opened. Load it again.")
+            raise BadInput(
+                f"The plan in force has no item “{key[:60]}”. Nothing was changed. Load it again.",
+                f"times.{key[:60]}",
+            )
         before = known.get(key)
         if span == ((before.begins_at, before.ends_at) if before is not None else None):
             continue

@@ -21,7 +21,7 @@ from upgrades.adapters.calendar_text import Entry, to_ics
 from upgrades.domain.refusal import BadInput, OutOfTurn, Refused
 from upgrades.models import Environment
 from upgrades.queries.access import roles_in
-from upgrades.queries.calendar import PlannedRun, TimedItem, planned_runs, timed_items
+from upgrades.queries.calendar import PlannedRun, TimedItem, plan_number, planned_runs, timed_items
 from upgrades.services.calendar_feed import reader_of
 from upgrades.services.planned_times import ROLE, Span, set_times
 from upgrades.web.answers import answer_refusal
@@ -138,14 +138,9 @@ def show_times(request: HttpRequest, environment_id: int) -> HttpResponse:
     return HttpResponseRedirect(reverse("planned-times", args=[environment.pk]), status=303)
 
 
-def _plan_number(environment: Environment) -> int:
-    plan = environment.plans.filter(replaced_at=None).first()
-    return plan.number if plan is not None else 0
-
-
 def _must_be_of_this_plan(request: HttpRequest, environment: Environment) -> None:
     """The numbers in the form are those of one plan."""
-    if request.POST.get("plan", "") != str(_plan_number(environment)):
+    if request.POST.get("plan", "") != str(plan_number(environment)):
         raise OutOfTurn(
             "The plan was saved anew since this page was opened. Nothing was changed; load it again."
         )
@@ -157,7 +152,7 @@ def _page(
     context = {
         "environment": environment,
         "form": form,
-        "plan": _plan_number(environment),
+        "plan": plan_number(environment),
         "may": ROLE in roles_in(person(request), environment),
         "zone": settings.TIME_ZONE,
         "refusal": refusal,

@@ -144,7 +144,7 @@ def _add(environment: int, by: AbstractUser, form: forms.Form) -> Done:
 
 def _change(environment: int, by: AbstractUser, form: forms.Form) -> Done:
     data = form.cleaned_data
-    notice_endpoints.change_kinds(
+    notice_endpoints.change_endpoint(
         environment_id=environment, endpoint_id=data["row"], kinds=data["kinds"], by=by
     )
     return "Saved. It counts from the next notice on.", ""
@@ -171,7 +171,7 @@ def _resume(environment: int, by: AbstractUser, form: forms.Form) -> Done:
 
 
 def _set_paused(environment: int, by: AbstractUser, form: forms.Form, *, paused: bool) -> None:
-    notice_endpoints.pause(
+    notice_endpoints.change_endpoint(
         environment_id=environment, endpoint_id=form.cleaned_data["row"], paused=paused, by=by
     )
 
