@@ -168,12 +168,12 @@ def test_the_live_part_is_sent_again_only_when_something_is_different(client, en
 
 
 def test_it_costs_the_same_few_queries_for_one_host_and_for_many(client, operator, django_assert_num_queries):
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         client.get("/status/")
     hosts = [f"h-{number:03}" for number in range(60)]
     world = frankfurt(servers=[server(f"s-{host}", "SCS", host) for host in hosts], agents=[])
     give(operator, make_environment("Many", world=world), "operator")
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         client.get("/status/")
 
 

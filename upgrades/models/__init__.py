@@ -12,7 +12,7 @@ from upgrades.models.notice import (
     NoticeEndpoint,
     PlannedTime,
 )
-from upgrades.models.operation import GateOpening, Heartbeat
+from upgrades.models.operation import Attempt, GateOpening, Heartbeat
 from upgrades.models.plan import Claim, Finding, PlanItem, PlanOfRecord
 from upgrades.models.policy import PolicyChange, Presence
 from upgrades.models.procedure import ProcedureVersion
@@ -40,6 +40,7 @@ __all__ = [
     "Agent",
     "ApiToken",
     "Application",
+    "Attempt",
     "CalendarFeed",
     "Checkpoint",
     "CheckpointDelivery",

@@ -26,6 +26,19 @@ class Heartbeat(models.Model):
         return f"{self.kind} {self.name}".strip()
 
 
+class Attempt(models.Model):
+    """Work that a process has begun; a row without a process is one that died of it (services/attempts.py).
+
+    The table is not logged by the database: an attempt that the database itself ended is forgotten with it.
+    """
+
+    subject = models.CharField(max_length=60, db_index=True, help_text="“run 7”, “agent 3”.")
+    begun_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.subject} at {self.begun_at}"
+
+
 class GateOpening(models.Model):
     """An event gate opened: when the line that opened it had reached us, and when the outcome was stored.
 

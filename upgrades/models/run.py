@@ -45,6 +45,11 @@ class Run(models.Model):
     reviews_open = models.PositiveIntegerField(
         default=0, help_text="Those among them that no auditor has reviewed yet."
     )
+    parked_since = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="Workers that looked at it died, one after the other; it is tried once a minute.",
+    )
     probes = models.JSONField(
         default=list, help_text="What agents are to look at now (services.projections.wanted_probes)."
     )

@@ -11,7 +11,7 @@ from django.contrib.auth.models import AbstractUser
 from django.db.models import F, Q
 
 from upgrades.domain.environment import LCA
-from upgrades.models import Agent, CheckpointWatch, Host, LogFile, LogLine, RunBinding
+from upgrades.models import Agent, CheckpointWatch, Host, LogFile, LogLine, Run, RunBinding
 from upgrades.queries import operation
 from upgrades.queries.access import visible_environments
 from upgrades.queries.operation import Life, Queue
@@ -69,11 +69,21 @@ class HostLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkedLine:
+    """A run that workers cannot go on with: one after the other died of it."""
+
+    run: int
+    title: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentStatus:
     id: int
     name: str
     rehearsal_of: str
     hosts: tuple[HostLine, ...]
+    parked: tuple[ParkedLine, ...] = ()
 
     @property
     def ailing(self) -> int:
@@ -128,7 +138,7 @@ TOO_LONG = 30.0  # seconds for which a due row may wait
 
 
 def status_page(user: AbstractUser, now: datetime, *, operates: bool) -> StatusPage:
-    """The page for this person; eight queries, however many hosts there are."""
+    """The page for this person; nine queries, however many hosts there are."""
     return StatusPage(_background(now, operates=operates), _environments(user, now))
 
 
@@ -162,7 +172,7 @@ def _environments(user: AbstractUser, now: datetime) -> tuple[EnvironmentStatus,
     )
     ids = [environment.pk for environment in found]
     hosts: defaultdict[int, list[HostLine]] = defaultdict(list)
-    files, gaps = _files(ids), _gaps(ids, now)
+    files, gaps, parked = _files(ids), _gaps(ids, now), _parked(ids)
     for host in Host.objects.filter(environment__in=ids).select_related("agent").order_by("name"):
         line = _host(host, now, needed=host.pk in needed)
         hosts[host.environment_id].append(
@@ -174,6 +184,7 @@ def _environments(user: AbstractUser, now: datetime) -> tuple[EnvironmentStatus,
             environment.name,
             environment.rehearsal_of.name if environment.rehearsal_of else "",
             tuple(sorted(hosts[environment.pk], key=lambda host: host.order)),
+            tuple(parked[environment.pk]),
         )
         for environment in found
     )
@@ -185,6 +196,18 @@ def _host(host: Host, now: datetime, *, needed: bool) -> HostLine:
     except Agent.DoesNotExist:
         agent = None
     return HostLine(host.name, agent_view(agent, now, watched=needed), needed)
+
+
+def _parked(environments: list[int]) -> defaultdict[int, list[ParkedLine]]:
+    """By environment, the longest first."""
+    found: defaultdict[int, list[ParkedLine]] = defaultdict(list)
+    rows: Any = Run.objects.filter(environment__in=environments, parked_since__isnull=False)
+    rows = rows.exclude(status__in=OVER)
+    for environment, run, title, since in rows.order_by("parked_since").values_list(
+        "environment", "pk", "title", "parked_since"
+    ):
+        found[environment].append(ParkedLine(run, title, since))
+    return found
 
 
 def _files(environments: list[int]) -> defaultdict[int, list[FileLine]]:

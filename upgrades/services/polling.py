@@ -29,6 +29,7 @@ from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTroub
 from upgrades.adapters.crash_points import crash
 from upgrades.models import Agent, Application, LogFile, Run, RunBinding
 from upgrades.services import agents, runs, scs_logs
+from upgrades.services.attempts import Parked, attempt
 from upgrades.services.probes import ask, judge
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,10 @@ READS_PER_LOOK = 8  # answers that a look takes of the logs of an SCS
 CLAIM_EVERY = 0.1
 OVERLAP = 2.0  # seconds in which a loop gives its agents over to the next one, one after the other
 AGENTS_PER_LOOP = 500
+KILLS = (
+    "Each worker that read its last answers died. They are read again at {again_at:%H:%M:%S} UTC; until then nothing of its"
+    " logs is taken in. Look at the log of the workers, and tell whoever operates Runbook."
+)
 NOT_TAKEN_IN = "What it answered could not be stored. It is asked again; the log of the worker says why."
 
 T = TypeVar("T")
@@ -178,7 +183,13 @@ async def _thread(work: Callable[..., T], *arguments: Any, **named: Any) -> T:
 def _take(agent_id: int, token: uuid.UUID, news: Any) -> None:
     """Store an answer, and advance the runs that it concerns. What fails there is found by the reconciler."""
     crash("news.answered")
-    taken = agents.take_news(agent_id, news, lease=token)
+    try:
+        with attempt(f"agent {agent_id}"):
+            taken = agents.take_news(agent_id, news, lease=token)
+    except Parked as parked:
+        logger.error("%s. The other agents are followed on.", parked)
+        _trouble(agent_id, token, KILLS.format(again_at=parked.again_at))
+        return
     crash("news.committed")
     for run_id in taken.runs:
         if not _advance(run_id) and taken.lines:

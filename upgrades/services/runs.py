@@ -32,6 +32,7 @@ from upgrades.domain.run_state import RunState, begin, evolve, evolved
 from upgrades.models import Application, CommandReceipt, Environment, Host, ProcedureVersion, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import notices, observations, operation, projections, register
+from upgrades.services.attempts import Parked, attempt
 from upgrades.services.people import actor_for, late_roles
 from upgrades.services.sign_in import Proof, proven
 from upgrades.services.watermarks import take_watermarks
@@ -409,21 +410,44 @@ def started_before(command_id: UUID, by: Actor) -> Done | None:
 def advance_run(run_id: int) -> bool:
     """Take in what was seen, find what follows, begin what a worker begins. True when anything happened.
 
-    Everything it needs is in the database, so it may run at any time and any number of times.
+    Everything it needs is in the database, so it may run at any time and any number of times. A run of which one worker
+    after the other dies is parked: nothing happens then, and people see it.
     """
     with log_context.about(run=run_id):
-        crash("advance.before")
-        moved = _advance(run_id)
-        crash("advance.committed")
-        while (step := _step_to_begin(run_id)) is not None and _begin_watched(run_id, step):
-            _advance(run_id)
-            moved = True
+        try:
+            with attempt(f"run {run_id}") as was_parked:
+                moved = _go_on(run_id)
+        except Parked as parked:
+            _park(run_id, parked)
+            return False
+        if was_parked and Run.objects.filter(pk=run_id).update(parked_since=None):
+            touch([run_id])
     return moved
+
+
+def _go_on(run_id: int) -> bool:
+    crash("advance.before")
+    moved = _advance(run_id)
+    crash("advance.committed")
+    while (step := _step_to_begin(run_id)) is not None and _begin_watched(run_id, step):
+        _advance(run_id)
+        moved = True
+    return moved
+
+
+def _park(run_id: int, parked: Parked) -> None:
+    if Run.objects.filter(pk=run_id, parked_since=None).update(parked_since=timezone.now()):
+        logger.error("%s. Until then nothing in this run opens by itself; the other runs go on.", parked)
+        touch([run_id])
 
 
 def report(run_id: int, events: Sequence[RunEvent]) -> bool:
     """Put on the record what a worker saw beside the logs (the answers of probes), and find what follows."""
-    moved = _advance(run_id, tuple(events))
+    try:
+        with attempt(f"run {run_id}"):
+            moved = _advance(run_id, tuple(events))
+    except Parked:
+        return False  # `advance_run` says so
     if moved:
         transaction.on_commit(lambda: wake(run_id))
     return moved

@@ -170,6 +170,7 @@ def _parts(run: Run, sight: Sight, *, whole_record: bool) -> dict[str, Any]:
         "deviations": overview.deviations(sight),
         "notes": overview.notes(sight),
         "no_news": servers.no_news(sight, bound),
+        "parked_since": None if sight.state.is_over else run.parked_since,
         "pairs": servers.pairs(sight, applications),
         "tail": None if sight.state.is_over else servers.tail(sight, applications, files),
         "timeline": timeline(sight),

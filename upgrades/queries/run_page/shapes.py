@@ -535,6 +535,7 @@ class RunPage:
     deviations: tuple[DeviationRow, ...]
     notes: tuple[Note, ...]
     no_news: NoNews | None
+    parked_since: datetime | None  # workers that looked at this run died, one after the other
     pairs: tuple[Pair, ...]
     tail: Tail | None
     timeline: Timeline
