@@ -76,10 +76,11 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=self.place.environment | self.place.of_program.get(self.name, {}),
+                env=self.place.environment,
                 cwd=ROOT,
                 start_new_session=True,
             )
+        self.place.guard.watch(self.process.pid)
 
     @property
     def is_ready(self):
@@ -128,10 +129,38 @@ class Program:
                 process.send_signal(number)
 
 
-class Place:
-    """`with Place(folder) as place:` has everything running. `mutant` names a mutant of the application to run instead."""
+class Guard:
+    """A small process that outlives a killed harness for a moment and ends what it left running."""
 
-    def __init__(self, folder, *, webs=2, workers=2, beats=2, speed=40.0, mutant="", settings=None):
+    _PROGRAM = (
+        "import os, signal, sys\n"
+        "pids = [int(line) for line in sys.stdin]\n"  # until the other end of the pipe is gone
+        "for pid in pids:\n"
+        "    try: os.killpg(pid, signal.SIGKILL)\n"
+        "    except OSError: pass\n"
+    )
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self._PROGRAM], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def watch(self, pid):
+        """End this process and its session when the harness is gone."""
+        self._process.stdin.write(f"{pid}\n".encode())
+        self._process.stdin.flush()
+
+    def close(self):
+        """The harness has ended everything itself."""
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+
+
+class Place:
+    """`with Place(folder) as place:` has everything running."""
+
+    def __init__(self, folder, *, webs=2, workers=2, beats=2, speed=40.0):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o711)  # PostgreSQL may run under another account and must pass
@@ -140,9 +169,9 @@ class Place:
         self.history = History(folder / "history.jsonl")
         self.stores = Stores(folder / "stores")
         self.speed, self.counts = speed, (webs, workers, beats)
-        self.mutant, self.settings, self.of_program = mutant, settings or {}, {}
-        self.programs, self.agent_proxies = {}, {}
+        self.programs, self.page_proxies = {}, []
         self._over = threading.Event()
+        self.guard = Guard()
 
     def __enter__(self):
         try:
@@ -156,7 +185,7 @@ class Place:
         self.close()
 
     def _begin(self):
-        self.stores.start()
+        self.start_stores()
         self.database = Proxy(str(self.stores.postgres.socket_folder / ".s.PGSQL.5432"))
         redis_port = int(self.stores.redis.url.rpartition(":")[2].partition("/")[0])
         self.redis = Proxy(("127.0.0.1", redis_port))
@@ -176,7 +205,6 @@ class Place:
             "SIMULATOR_URL": f"http://127.0.0.1:{self.simulator_port}",
             "DJANGO_SETTINGS_MODULE": "runbook.settings",
             "PYTHONUNBUFFERED": "1",
-            **self.settings,
         }
         self.manage("migrate", "--noinput")
         self.manage("restrict_role", APP_ROLE)
@@ -189,9 +217,6 @@ class Place:
             "REDIS_URL": f"redis://:{secret}@127.0.0.1:{self.redis.port}/0",
             "RUNBOOK_CRASH_AT": str(self.points),
         }
-        if self.mutant:
-            self.environment["RUNBOOK_TORTURE_MUTANT"] = self.mutant
-            self.environment["PYTHONPATH"] = str(ROOT / "tests" / "torture" / "mutated")
         self._define()
         for program in self.programs.values():
             program.start()
@@ -209,6 +234,7 @@ class Place:
             port = self.web_ports[number]
             web = ["-m", "uvicorn", "runbook.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
             self._add(f"web-{number}", [*web, "--no-access-log"], f"http://127.0.0.1:{port}/readyz")
+            self.page_proxies.append(Proxy(("127.0.0.1", port)))
         for number in range(workers):
             name = f"worker-{number}@here"
             self._add(
@@ -246,7 +272,8 @@ class Place:
 
     @property
     def urls(self):
-        return [f"http://127.0.0.1:{port}" for port in self.web_ports]
+        """Where browsers find Runbook: each web server behind a proxy."""
+        return [proxy.url for proxy in self.page_proxies]
 
     def kinds(self, prefix):
         return [program for name, program in self.programs.items() if name.startswith(prefix)]
@@ -286,19 +313,52 @@ class Place:
         finally:
             self.history.note("fault-ends", fault=name, **values)
 
-    def all_ready(self):
-        return all(program.is_ready for program in self.programs.values() if program.wanted)
+    def start_stores(self):
+        """Start what does not run of PostgreSQL and Redis; both answer afterwards."""
+        self.stores.start()
+        for store in (self.stores.postgres, self.stores.redis):
+            self.guard.watch(store.pid)
 
-    def put_proxies_before_agents(self):
-        """From now on each agent is asked through a proxy of its own: by agent id."""
-        for key, agent, url in self.query("SELECT id, agent_id, url FROM upgrades_agent"):
-            if key in self.agent_proxies:
-                continue
-            host, port = url.removeprefix("http://").split(":")
-            proxy = self.agent_proxies[key] = Proxy((host, int(port)))
-            proxy.agent = agent
-            self.query("UPDATE upgrades_agent SET url = %s WHERE id = %s", proxy.url, key)
-        return self.agent_proxies
+    @contextlib.contextmanager
+    def session(self):
+        """A session of the database past every proxy; what it did is rolled back."""
+        with psycopg.connect(self.admin_url) as own:
+            yield own
+            own.rollback()
+
+    @contextlib.contextmanager
+    def before_agents(self):
+        """A proxy before each agent that is there now, while the block lasts."""
+        rows = self.query("SELECT id, url FROM upgrades_agent WHERE due_at IS NULL OR due_at < '2100-01-01'")
+        proxies = {}
+        try:
+            for key, url in rows:
+                host, port = url.removeprefix("http://").split(":")
+                proxies[key] = Proxy((host, int(port)))
+                self.query("UPDATE upgrades_agent SET url = %s WHERE id = %s", proxies[key].url, key)
+            yield list(proxies.values())
+        finally:
+            for key, url in rows:
+                if key in proxies:
+                    self.query("UPDATE upgrades_agent SET url = %s WHERE id = %s", url, key)
+                    proxies[key].close()
+
+    def worlds(self):
+        """The hosts of each world that is in use, by the world's name."""
+        found = {}
+        for world, host in self.query(
+            "SELECT environment.world, host.name FROM upgrades_agent AS agent"
+            " JOIN upgrades_host AS host ON host.id = agent.host_id"
+            " JOIN upgrades_environment AS environment ON environment.id = agent.environment_id"
+            " WHERE environment.world <> '' AND (agent.due_at IS NULL OR agent.due_at < '2100-01-01') ORDER BY 1, 2"
+        ):
+            found.setdefault(world, []).append(host)
+        return found
+
+    def misbehave(self, world, wish):
+        """Have something go wrong in a world, as `simulator/misbehaviours.py` names it."""
+        address = f"{self.owner['SIMULATOR_URL']}/worlds/{world}/misbehave"
+        httpx.post(address, json=wish, timeout=10, trust_env=False).raise_for_status()
 
     @contextlib.contextmanager
     def crew(self, *, seed, clients=3, played=""):
@@ -369,11 +429,12 @@ class Place:
         for program in reversed(list(self.programs.values())):
             program.stop()
         for proxy in (
-            *self.agent_proxies.values(),
+            *self.page_proxies,
             getattr(self, "database", None),
             getattr(self, "redis", None),
         ):
             if proxy is not None:
                 proxy.close()
         self.stores.stop()
+        self.guard.close()
         self.history.close()

@@ -14,12 +14,13 @@ class Proxy:
     "open" passes on; "closed" resets what stands and what comes; "hole" takes everything and passes nothing on, as when
     packets vanish; "slow" passes each piece on after `delay` seconds; "drip" one byte of an answer every `delay` seconds;
     "cut" ends each connection after `bytes_left` bytes of its answer; "deaf" passes requests on and cuts the connection
-    before the first byte of the answer, so that what was done is not told; "twice" gives each request to the target twice.
+    before the first byte of the answer, so that what was done is not told; "twice" gives each request to the target twice;
+    "stale" answers with what the target said before, if it ever said anything.
     """
 
     def __init__(self, target):
         self.target, self.mode, self.delay, self.bytes_left = target, "open", 0.5, 100
-        self.passed = 0
+        self.said = b""
         self._ready = threading.Event()
         self._writers = set()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -81,8 +82,8 @@ class Proxy:
             for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # one end is gone, or the proxy is closed
         finally:
             for one in (writer, there_writer):
                 if one is not None:
@@ -102,7 +103,10 @@ class Proxy:
         left = self.bytes_left
         while data := await reader.read(CHUNK):
             await self._while_a_hole()
-            self.passed += len(data)
+            if self.mode == "stale":
+                data = self.said or data
+            else:
+                self.said = data
             if self.mode == "deaf":
                 writer.transport.abort()
                 return
