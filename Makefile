@@ -16,7 +16,7 @@ help:
 	@echo "make coverage-map  docs/requirements.md anew: what is demanded, what answers to it, what proves it"
 	@echo "make golden      histories of this release, replayed by every later one (docs/operation.md)"
 	@echo "make bench       the benchmark"
-	@echo "make torture     kills at every crash point, of workers and stores, under load (SEED=, ROUNDS=)"
+	@echo "make torture     a kill at every crash point and every fault under load (SEED=, ROUNDS=, PARTS=)"
 	@echo "make agent       dist/runbook-agent.pyz, the one file to copy to a host"
 	@echo "make lock        pins the requirements anew"
 
@@ -71,7 +71,7 @@ bench: venv
 	@exec $(BIN)/python -m runbook.demo --manage bench $(ARGS)
 
 torture: venv
-	@SEED=$(SEED) ROUNDS=$(ROUNDS) $(BIN)/python -m tests.torture
+	@SEED=$(SEED) ROUNDS=$(ROUNDS) PARTS=$(PARTS) ONLY='$(ONLY)' $(BIN)/python -m tests.torture
 
 agent: venv
 	rm -rf dist/agent && mkdir -p dist/agent && cp agent/*.py dist/agent/

@@ -10,99 +10,17 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from pathlib import Path
 
-from tests.torture.faults import FAULTS, TOGETHER
-from tests.torture.place import Place, wait_for
-from tests.torture.points import POINTS
-
-AT_ONCE = 6
-TRIALS_TOGETHER = 4
-NEEDED = (
-    "SELECT agent.id, agent.lease_token FROM upgrades_agent AS agent"
-    " WHERE (agent.due_at IS NULL OR agent.due_at < '2100-01-01') AND EXISTS (SELECT 1 FROM upgrades_runbinding AS bound"
-    " JOIN upgrades_run AS run ON run.id = bound.run_id AND run.status NOT IN ('ended', 'aborted')"
-    " JOIN upgrades_application AS app ON app.id = bound.application_id WHERE app.host_id = agent.host_id)"
-)
-FOLLOWED = " AND (agent.seen_at >= %s OR agent.lease_until > now() AND NOT agent.lease_token = ANY(%s))"
+from tests.torture.faults import FAULTS
+from tests.torture.place import Place
+from tests.torture.rounds import check, crash_points, each_fault, several_at_once
 
 
 def say(text):
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
-
-
-def check(place, final=False):
-    found = place.violations(final=final)
-    assert not found, "\n".join(found)
-
-
-def goes_on(place):
-    """Seconds from now until each agent of an open run was heard, or is followed by somebody new, and each page server serves."""
-    (mark,) = place.query("SELECT clock_timestamp()")[0]
-    begun = time.monotonic()
-    before = [token for _, token in place.query(NEEDED) if token is not None]
-
-    def all_are_followed():
-        needed = {agent for agent, _ in place.query(NEEDED)}
-        followed = {agent for agent, _ in place.query(NEEDED + FOLLOWED, mark, before)}
-        return needed <= followed and all(web.is_ready for web in place.kinds("web-"))
-
-    wait_for(all_are_followed, 180, "that all agents are followed again")
-    return time.monotonic() - begun
-
-
-def crash_points(place, chance):
-    """A kill at every point, some at a time."""
-    names = chance.sample(sorted(POINTS), len(POINTS))
-    for at in range(0, len(names), AT_ONCE):
-        batch = names[at : at + AT_ONCE]
-        for point in batch:
-            place.arm(point)
-        wait_for(lambda batch=batch: all(map(place.was_hit, batch)), 240, f"the passing of {batch}")
-        check(place)
-    assert {path.stem for path in place.points.glob("*.hit")} == set(POINTS)
-    say(f"{len(POINTS)} of {len(POINTS)} crash points hit, 0 violations")
-
-
-def each_fault(place, chance, times, only=""):
-    for name in chance.sample(sorted(FAULTS), len(FAULTS)):
-        if only in name:
-            with place.fault(name):
-                FAULTS[name].inject(place, chance)
-            times[name].append(goes_on(place))
-            check(place)
-            say(f"{name}: work went on after {times[name][-1]:.1f} s, 0 violations")
-
-
-def do(name, place, chance, wrong):
-    try:
-        FAULTS[name].inject(place, chance)
-    except Exception as trouble:
-        # Another fault may take away what this one needs; what must never happen is for the checker to say.
-        wrong.append(f"{name}: {trouble!r}")
-
-
-def several_at_once(place, chance, times):
-    for _ in range(TRIALS_TOGETHER):
-        names, wrong = chance.sample(TOGETHER, chance.randint(2, 5)), []
-        with place.fault(" + ".join(names)):
-            threads = [
-                threading.Thread(target=do, args=(name, place, random.Random(chance.random()), wrong))
-                for name in names
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            place.start_stores()
-        times["several at once"].append(goes_on(place))
-        check(place)
-        say(f"{' + '.join(names)}: work went on after {times['several at once'][-1]:.1f} s, 0 violations")
-        for text in wrong:
-            say(f"    not all of it could be done: {text}")
 
 
 def one_round(folder, seed, parts, times, only=""):
@@ -111,11 +29,11 @@ def one_round(folder, seed, parts, times, only=""):
         try:
             with place.crew(seed=seed):
                 if "points" in parts:
-                    crash_points(place, chance)
+                    crash_points(place, chance, say)
                 if "faults" in parts:
-                    each_fault(place, chance, times, only)
+                    each_fault(place, chance, times, say, [name for name in FAULTS if only in name])
                 if "together" in parts:
-                    several_at_once(place, chance, times)
+                    several_at_once(place, chance, times, say)
             check(place, final=True)
             runs, events = place.query("SELECT count(*), sum(seq) FROM upgrades_run")[0]
             lines = place.query("SELECT count(*) FROM upgrades_logline")[0][0]

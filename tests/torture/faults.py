@@ -18,19 +18,22 @@ LEASE = 6.0  # seconds after which a worker that says nothing has lost its agent
 
 @dataclass(frozen=True)
 class Fault:
-    """`goal`: seconds after its end within which work goes on by itself; None where nothing has to stop."""
+    """`goal`: seconds after its end within which work goes on by itself; `times`: how often a round does it;
+    `heard`: it is over once the agents answer, not only once they are asked."""
 
     ids: str
     inject: Callable
-    goal: float | None
+    goal: float
+    times: int = 1
+    heard: bool = False
 
 
 FAULTS = {}
 
 
-def fault(name, ids, goal=None):
+def fault(name, ids, goal, **more):
     def keep(inject):
-        FAULTS[name] = Fault(ids, inject, goal)
+        FAULTS[name] = Fault(ids, inject, goal, **more)
         return inject
 
     return keep
@@ -43,7 +46,7 @@ def some_worker(place, chance):
     return chance.choice(place.kinds("worker-"))
 
 
-@fault("a worker is killed", "F01 F02 F03", 10)
+@fault("a worker is killed", "F01 F02 F03", 10, times=4)  # it may be the one that follows nobody now
 def _worker_killed(place, chance):
     some_worker(place, chance).kill()
 
@@ -123,14 +126,14 @@ def plain_redis(place):
 def _redis_killed(place, chance):
     place.stores.redis.kill()
     time.sleep(5)
-    place.stores.redis.start()
+    place.start_stores()
 
 
 @fault("Redis is away for 40 s", "F12", 30)
 def _redis_away(place, chance):
     place.stores.redis.stop()
     time.sleep(40)
-    place.stores.redis.start()
+    place.start_stores()
 
 
 @fault("Redis loses everything (FLUSHALL)", "F11", 30)
@@ -178,14 +181,14 @@ def _redis_reset(place, chance):
 @fault("PostgreSQL is killed with all its processes", "F16", 30)
 def _postgresql_killed(place, chance):
     place.stores.postgres.kill()
-    place.stores.postgres.start()
+    place.start_stores()
 
 
 @fault("PostgreSQL is stopped and away for 15 s", "F17", 30)
 def _postgresql_away(place, chance):
     place.stores.postgres.stop()
     time.sleep(15)
-    place.stores.postgres.start()
+    place.start_stores()
 
 
 @fault("all sessions of PostgreSQL are ended, five times", "F18", 10)
@@ -224,7 +227,7 @@ def each_agent(place, chance, modes, seconds):
 
 
 def agents(name, ids, modes, seconds=15, goal=10):
-    @fault(name, ids, goal)
+    @fault(name, ids, goal, heard=True)
     def _(place, chance):
         each_agent(place, chance, modes, seconds)
 
@@ -255,7 +258,7 @@ agents(
 )
 
 
-@fault("agents answer in each other's place", "F28", 10)
+@fault("agents answer in each other's place", "F28", 10, heard=True)
 def _agents_mixed_up(place, chance):
     with place.before_agents() as proxies:
         targets = [proxy.target for proxy in proxies]
@@ -276,7 +279,7 @@ def in_each_world(place, chance, what, value=True, hosts=None):
     return done
 
 
-@fault("an agent on each site is stopped for 10 s and starts anew", "F26", 10)
+@fault("an agent on each site is stopped for 10 s and starts anew", "F26", 10, heard=True)
 def _agents_restarted(place, chance):
     stopped = in_each_world(place, chance, "agent-down", hosts=1)
     time.sleep(10)

@@ -383,8 +383,14 @@ class Place:
         log = self.folder / "log" / "crew.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [*command, *self.urls], env=environment, cwd=ROOT, stdout=output, stderr=output
+                [*command, *self.urls],
+                env=environment,
+                cwd=ROOT,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
+        self.guard.watch(process.pid)
         try:
             yield process
             stop.touch()

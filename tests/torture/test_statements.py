@@ -5,18 +5,26 @@ says that nothing was changed (409, 503) and nothing was; or the act is done as 
 does nothing more.
 """
 
+from contextlib import suppress
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import DatabaseError
 from django.test import Client
+from django.utils import timezone
 
 from tests.factories import bind, make_environment, make_user, publish, show_who
-from tests.services.night import check_every_run
+from tests.record.scene import Vault
+from tests.services.fake_agent import news, part
+from tests.services.night import Night, check_every_run, rows
 from tests.torture.statements import Eye, failing, failing_commit
 from tests.web.run_scene import REASON, Stage, closing, no_agents
-from upgrades.models import CommandReceipt
-from upgrades.services import runs
+from upgrades.adapters import event_store
+from upgrades.domain import run as core
+from upgrades.models import Agent, Checkpoint, CheckpointDelivery, CommandReceipt, RunEvent
+from upgrades.services import agents, polling, projections, runs
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MOST = 400  # statements of one act; a loop that never ends is a fault of the loop
@@ -228,3 +236,116 @@ def test_an_act_whose_nth_commit_fails_is_done_once_when_it_is_sent_again(name, 
     else:
         pytest.fail("it never came to its end")
     check_every_run()
+
+
+# What workers do. It consists of several transactions, so between two of them it may stand anywhere; but nowhere half, and
+# repeated it comes to the same end.
+
+
+def kinds(run_id):
+    return list(RunEvent.objects.filter(run=run_id).order_by("seq").values_list("kind", flat=True))
+
+
+def beginning_a_step(night):
+    for gate in ("packages-delivered", "related-components"):
+        night.act(night.confirm(gate))
+    night.act(core.Complete(step="prerequisites", visit=1))
+    return lambda: runs.advance_run(night.run)
+
+
+def taking_news(night):
+    agent, content = night.agent("new"), b"10:00:02.000 Std 22170 synthetic\n" * 3
+    answer = news(part(content), process="up")
+    return lambda: agents.take_news(agent.pk, answer)
+
+
+def taking_trouble(night):
+    Agent.objects.update(trouble="no connection", trouble_since=timezone.now() - timedelta(minutes=1))
+    agent = night.agent("new")
+
+    def work():
+        agents.record_trouble(agent.pk, "still no connection", at=timezone.now())
+        runs.advance_run(night.run)
+
+    return work
+
+
+def leasing(night):
+    def work():
+        token, now = uuid4(), timezone.now()
+        ours = Agent.objects.filter(environment=night.environment)
+        ours.update(lease_token=None, lease_until=None, due_at=None)
+        for agent in polling.claim(token):
+            polling.plan(agent, token)
+            polling.release(agent, token, due_at=now, followed_since=now)
+
+    return work
+
+
+WORK = {
+    "advance a run": beginning_a_step,
+    "take news": taking_news,
+    "take trouble": taking_trouble,
+    "claim and release": leasing,
+}
+
+
+def check(run_id):
+    """As `check_every_run`, for one."""
+    assert list(event_store.broken_links(run_id)) == []
+    before = rows(run_id)
+    projections.rebuild(run_id)
+    assert rows(run_id) == before
+
+
+def another_night(before=None):
+    """A night of its own; the one before is over and costs nothing any more."""
+    if before is not None:
+        before.act(core.Abort(reason="The next night begins."))
+    Agent.objects.update(due_at=timezone.now() + timedelta(days=1))
+    return Night(place=f"Production · {uuid4().hex[:6]}")
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_work_whose_nth_statement_fails_comes_to_the_same_end_when_it_is_repeated(name, eye):
+    night = another_night()
+    WORK[name](night)()
+    right = kinds(night.run)
+    for faults in LOOPS:
+        night = another_night(night)
+        work = WORK[name](night)
+        for k in range(1, MOST):
+            before = eye.look()
+            with failing(k, faults[k % len(faults)]) as fault, suppress(DatabaseError):
+                work()
+            if not fault.fired:
+                break
+            if eye.look() != before:
+                check(night.run)
+                work()
+                assert kinds(night.run) == right
+                night = another_night(night)
+                work = WORK[name](night)
+        else:
+            pytest.fail("it never came to its end")
+        assert kinds(night.run) == right
+        check(night.run)
+
+
+def test_a_checkpoint_whose_nth_statement_fails_is_signed_once_when_it_is_repeated(tmp_path, eye):
+    vault = Vault(tmp_path)
+    waiting()
+    for faults in LOOPS:
+        for k in range(1, MOST):
+            vault.restart()
+            with failing(k, faults[k % len(faults)]) as fault, suppress(DatabaseError):
+                vault.sign()
+            if not fault.fired:
+                break
+        vault.restart()
+        vault.sign()
+        waiting()
+    numbers = list(Checkpoint.objects.order_by("number").values_list("number", flat=True))
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(vault.file.read_text().splitlines()) == len(numbers)
+    assert not CheckpointDelivery.objects.filter(done_at=None).exists()
