@@ -185,6 +185,7 @@ TEMPLATES = [
                 "csp.context_processors.nonce",
                 "upgrades.web.context.nav",
             ],
+            "builtins": ["upgrades.templatetags.moments"],
         },
     },
 ]
