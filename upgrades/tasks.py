@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from uuid import UUID
 
 from celery import shared_task
 from django.utils import timezone
@@ -36,11 +37,15 @@ def advance_run(run_id: int) -> None:
 
 
 @shared_task(name="upgrades.tasks.poll_agents")
-def poll_agents() -> None:
-    """Follow agents for a while; another loop takes over without a gap."""
+def poll_agents(before: str | None = None) -> None:
+    """Follow agents for a while; another loop takes over without a gap. `before`: the token of the loop that called."""
     crash("task.poll.taken")
-    polling.follow_agents(POLL_SECONDS, poll_agents.delay)
+    polling.follow_agents(POLL_SECONDS, _call_next_loop, UUID(before) if before else None)
     crash("task.poll.before-ack")
+
+
+def _call_next_loop(token: UUID) -> None:
+    poll_agents.delay(str(token))
 
 
 @shared_task(name="upgrades.tasks.look_after_agents")

@@ -3,13 +3,13 @@
 import asyncio
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
 from tests.agent.conftest import SECRET, new_client
@@ -24,13 +24,13 @@ READY = "10:00:02.000 Std 22170 synthetic\n"
 
 
 @contextmanager
-def following(**client):
+def following(before=None, **client):
     """A polling loop in a thread of its own, for as long as the block lasts."""
     loops, began = [], threading.Event()
 
     async def follow():
         async with new_client(**{"deadline": polling.ANSWER_WITHIN} | client) as asking:
-            loops.append(polling.Loop(asking, time.monotonic() + 600))
+            loops.append(polling.Loop(asking, time.monotonic() + 600, before=before))
             began.set()
             await loops[0].run()
 
@@ -319,7 +319,7 @@ def test_the_next_loop_is_called_while_the_agents_are_held_still(real_night, goo
     """No line waits for a change of loops: the next one stands ready before the first agent is let go."""
     held = []
 
-    def next_loop():
+    def next_loop(token):
         held.append(set(Agent.objects.exclude(lease_token=None).values_list("host__name", flat=True)))
 
     assert polling.follow_agents(polling.OVERLAP + 1.0, next_loop) > 0
@@ -328,8 +328,71 @@ def test_the_next_loop_is_called_while_the_agents_are_held_still(real_night, goo
     assert not Agent.objects.exclude(lease_token=None).exists()
 
 
+def test_the_next_loop_takes_each_agent_while_it_is_followed_still(real_night, good, bad, monkeypatch):
+    """Between one loop and the next no agent is without: a lease only ever goes from hand to hand."""
+    given_back, release = set(), polling.release
+    needed = Agent.objects.filter(pk__in=[real_night.agent(role).pk for role in ("new", "old")])
+
+    def noted(agent_id, token, **named):
+        given_back.update((agent.pk, token, agent.lease_token) for agent in needed.filter(pk=agent_id))
+        release(agent_id, token, **named)
+
+    monkeypatch.setattr(polling, "release", noted)
+    with ExitStack() as next_loop:
+        heirs, tokens = [], []
+
+        def call(token):
+            tokens.append(token)
+            heirs.append(next_loop.enter_context(following(before=token)))
+
+        assert polling.follow_agents(polling.OVERLAP + 1.0, call) >= 2
+        [token], [heir] = tokens, heirs
+        assert set(needed.values_list("lease_token", flat=True)) == {heir.token}
+        assert given_back == {(agent.pk, token, heir.token) for agent in needed}
+        good.write("confserv_b", READY)
+        assert eventually(lambda: LogLine.objects.filter(event="21-22170").exists())
+
+
+def test_a_loop_is_taken_over_a_few_agents_at_a_time_and_nobody_else_is(real_night):
+    before, mine = claims()
+    assert len(mine) == Agent.objects.count() > 1
+    assert polling.take_over(uuid4(), uuid4(), limit=10) is None
+    heir = uuid4()
+    assert polling.take_over(heir, before, limit=1) == mine[:1]
+    assert polling.followed_by(before) == set(mine[1:])
+    assert polling.take_over(heir, before, limit=10) == mine[1:]
+    assert polling.take_over(heir, before, limit=10) is None
+    assert polling.followed_by(heir) == set(mine)
+
+
+def test_an_agent_whose_answer_is_being_stored_is_taken_afterwards(real_night):
+    before, mine = claims()
+    heir = uuid4()
+
+    def take():
+        return polling.take_over(heir, before, limit=10)
+
+    with transaction.atomic():
+        Agent.objects.select_for_update().get(pk=mine[0])
+        assert at_once(take) == [mine[1:]]
+        assert at_once(take) == [[]]  # there is one left: the loop before is not forgotten
+    assert take() == mine[:1]
+
+
+def test_of_two_loops_with_room_one_gives_way(real_night):
+    """A loop that was called although there was one goes again: it must not keep a worker's process for ever."""
+    low, high = sorted((uuid4(), uuid4()))
+    for token in (high, low):
+        assert polling.claim(token, limit=1)
+    assert polling.another_has_room(low, 1)
+    assert not polling.another_has_room(high, 1)
+    assert not polling.another_has_room(low, polling.AGENTS_PER_LOOP)
+    Agent.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert not polling.another_has_room(low, 1)
+
+
 def test_a_loop_that_cannot_call_the_next_one_ends_as_any_other(real_night, good):
-    def broker_is_away():
+    def broker_is_away(token):
         raise ConnectionError("no broker")
 
     assert polling.follow_agents(polling.OVERLAP + 0.5, broker_is_away) > 0

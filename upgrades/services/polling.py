@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.db import DatabaseError, close_old_connections, transaction
-from django.db.models import Case, F, IntegerField, Q, Value, When
+from django.db.models import Case, Count, F, IntegerField, Q, Value, When
 from django.utils import timezone
 
 from upgrades.adapters import log_context
@@ -50,7 +50,12 @@ CLOSING = (
 PROBE_EVERY = 0.5
 READS_PER_LOOK = 8  # answers that a look takes of the logs of an SCS
 CLAIM_EVERY = 0.1
-OVERLAP = 2.0  # seconds in which a loop gives its agents over to the next one, one after the other
+OVERLAP = 2.0  # seconds before its end at which a loop calls the next one
+NO_SHOW = 3.0  # seconds beyond its end that a loop waits for the next one to begin
+LATE = 10.0  # seconds beyond its end that a loop may last while the next one takes its agents
+TAKEN_AT_ONCE = (
+    10  # agents that the next loop takes in one turn: asking all at once would keep their lines waiting
+)
 AGENTS_PER_LOOP = 500
 KILLS = (
     "Each worker that read its last answers died. They are read again at {again_at:%H:%M:%S} UTC; until then nothing of its"
@@ -97,6 +102,23 @@ def claim(token: uuid.UUID, *, limit: int = AGENTS_PER_LOOP) -> list[int]:
     return ids
 
 
+def take_over(token: uuid.UUID, before: uuid.UUID, *, limit: int) -> list[int] | None:
+    """Take up to `limit` agents from the loop of the token `before`, which has called this one; gives their ids.
+
+    None when that loop has none left. It goes on following an agent until this moment, so none is ever without.
+    """
+    with transaction.atomic():
+        theirs = Agent.objects.filter(lease_token=before)
+        free = theirs.select_for_update(skip_locked=True).order_by("id")  # locked: an answer is being stored
+        ids = list(free.values_list("pk", flat=True)[:limit])
+        if not ids and not theirs.exists():
+            return None
+        Agent.objects.filter(pk__in=ids).update(lease_token=token, lease_until=timezone.now() + LEASE)
+    if ids:
+        crash("lease.taken")
+    return ids
+
+
 def release(agent_id: int, token: uuid.UUID, *, due_at: datetime, followed_since: datetime) -> None:
     """Give the lease back. A worker that had lost it meanwhile changes nothing.
 
@@ -125,6 +147,21 @@ def overdue() -> bool:
     late = timezone.now() - timedelta(seconds=1)
     free = Q(lease_until=None) | Q(lease_until__lt=late)
     return Agent.objects.filter(free, Q(due_at=None) | Q(due_at__lte=late)).exists()
+
+
+def followed_by(token: uuid.UUID) -> frozenset[int]:
+    """The agents whose lease that is still."""
+    return frozenset(Agent.objects.filter(lease_token=token).values_list("pk", flat=True))
+
+
+def another_has_room(token: uuid.UUID, agents_held: int) -> bool:
+    """Whether another loop can take so many agents beside its own: then this one needs no successor.
+
+    Of two such loops only one gives way, or nobody would be left.
+    """
+    others = Agent.objects.filter(lease_token__gt=token, lease_until__gt=timezone.now())
+    counted = others.values("lease_token").annotate(agents=Count("pk"))
+    return counted.filter(agents__lte=AGENTS_PER_LOOP - agents_held).exists()
 
 
 def _held(agent_id: int, token: uuid.UUID) -> bool:
@@ -234,20 +271,27 @@ def _advance(run_id: int) -> bool:
 class Loop:
     """Follows agents until `until` (monotonic seconds), then gives all leases back.
 
-    `hand_over` calls the next loop a little before: it takes each agent as soon as this one lets it go, and they are let
-    go one after the other, so that no line waits because everybody is handed over at once.
+    `hand_over` calls the next loop a little before, with this one's token: `before` of that one. The next loop takes the
+    agents over, a few at a time, and each is followed by this one until it has; so no line waits for a change of loops,
+    however long the message takes.
     """
 
     def __init__(
-        self, client: AgentClient, until: float, hand_over: Callable[[], object] | None = None
+        self,
+        client: AgentClient,
+        until: float,
+        hand_over: Callable[[uuid.UUID], object] | None = None,
+        before: uuid.UUID | None = None,
     ) -> None:
         self.client = client
         self.until = until
         self.hand_over = hand_over
+        self.before = before
         self.token = uuid.uuid4()
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.watched: set[int] = set()  # agents that open runs need
         self.told: dict[tuple[Any, ...], tuple[str, str]] = {}  # the last answer to each probe
+        self.called = False  # the next loop was: it may take our agents
 
     @property
     def over(self) -> bool:
@@ -255,12 +299,8 @@ class Loop:
 
     @property
     def ending(self) -> bool:
-        """Whether the next loop is called by now, and claims what is free."""
+        """Whether it is time to call the next loop."""
         return self.hand_over is not None and time.monotonic() >= self.until - OVERLAP
-
-    def end_of(self, agent_id: int) -> float:
-        """When this loop lets an agent go: spread over the overlap, whatever their numbers."""
-        return self.until - (OVERLAP * (agent_id * 0.618 % 1) if self.hand_over is not None else 0.0)
 
     async def run(self) -> int:
         """How many agents were followed."""
@@ -285,25 +325,62 @@ class Loop:
     async def _follow_all(self) -> int:
         followed = 0
         while not (self.over or self.ending):
-            self.tasks = {agent: task for agent, task in self.tasks.items() if not task.done()}
-            for agent_id in await _thread(claim, self.token, limit=AGENTS_PER_LOOP - len(self.tasks)):
+            self._forget_ended()
+            for agent_id in await self._claimed():
                 followed += 1
                 self.tasks[agent_id] = asyncio.create_task(self._follow(agent_id))
-            if not followed:
+            if not followed and self.before is None:
                 return 0
             await asyncio.sleep(CLAIM_EVERY)
-        if self.hand_over is not None and followed:
-            await _thread(self._hand_over)
+        self._forget_ended()
+        if self.hand_over is not None and followed and await self._call_next():
+            await self._give_over()
         await self._end()
         return followed
 
-    def _hand_over(self) -> None:
+    def _forget_ended(self) -> None:
+        self.tasks = {agent: task for agent, task in self.tasks.items() if not task.done()}
+
+    async def _claimed(self) -> list[int]:
+        """The agents that this loop follows from now on: due ones, and some of the loop before."""
+        room = AGENTS_PER_LOOP - len(self.tasks)
+        found = await _thread(claim, self.token, limit=room)
+        if self.before is not None:
+            at_once = min(TAKEN_AT_ONCE, room - len(found))
+            taken = await _thread(take_over, self.token, self.before, limit=at_once)
+            if taken is None:
+                self.before = None
+            else:
+                found += taken
+        return found
+
+    async def _call_next(self) -> bool:
+        """Whether the next loop is called; none is where another one has room for our agents."""
+        return not await _thread(another_has_room, self.token, len(self.tasks)) and await _thread(self._call)
+
+    def _call(self) -> bool:
         assert self.hand_over is not None
         try:
-            self.hand_over()
-            crash("loop.handed-over")
+            self.hand_over(self.token)
         except Exception as trouble:  # whatever the broker's client raises; the reconciler calls a loop then
             logger.warning("the next loop could not be called: %s", trouble)
+            return False
+        crash("loop.handed-over")
+        return True
+
+    async def _give_over(self) -> None:
+        """Follow each agent until the next loop has taken it; what it has not taken in time is given back."""
+        self.called = True
+        end = self.until
+        self.until, last = end + NO_SHOW, end + LATE
+        while self.tasks and not self.over:
+            held = await _thread(followed_by, self.token)
+            for agent, task in self.tasks.items():
+                if agent not in held and not task.cancelling():
+                    self.until = last  # the next loop has begun
+                    task.cancel()  # what it waits for comes to that one
+            await asyncio.sleep(CLAIM_EVERY)
+            self._forget_ended()
 
     async def _end(self) -> None:
         """Wait for the answers that come in time; whoever is late is asked again by the next loop."""
@@ -325,7 +402,8 @@ class Loop:
                 await self._watch(agent_id)
                 due_at = timezone.now()
         except agents.LeaseLost as lost:
-            logger.warning("%s; what came late was thrown away", lost)
+            level = logging.DEBUG if self.called else logging.WARNING
+            logger.log(level, "%s; what came late was thrown away", lost)
         except Exception:
             # One agent's fault must not end the others; it is asked again soon.
             logger.exception("following agent %s failed", agent_id)
@@ -358,7 +436,7 @@ class Loop:
     async def _watch(self, agent_id: int) -> None:
         self.watched.add(agent_id)
         try:
-            while time.monotonic() < self.end_of(agent_id):
+            while not self.over:
                 asked = await _thread(plan, agent_id, self.token)
                 if asked is None:
                     return
@@ -444,14 +522,21 @@ def _questions(agent_ids: tuple[int, ...]) -> dict[int, list[Question]]:
 trusted = functools.cache(ssl.create_default_context)  # reading the authorities takes longer than a poll
 
 
-async def _follow_agents(seconds: float, hand_over: Callable[[], object] | None) -> int:
+async def _follow_agents(
+    seconds: float, hand_over: Callable[[uuid.UUID], object] | None, before: uuid.UUID | None
+) -> int:
     async with AgentClient(deadline=ANSWER_WITHIN, tls=trusted()) as client:
-        return await Loop(client, time.monotonic() + seconds, hand_over).run()
+        return await Loop(client, time.monotonic() + seconds, hand_over, before).run()
 
 
-def follow_agents(seconds: float, hand_over: Callable[[], object] | None = None) -> int:
+def follow_agents(
+    seconds: float,
+    hand_over: Callable[[uuid.UUID], object] | None = None,
+    before: uuid.UUID | None = None,
+) -> int:
     """Follow agents that are due for so many seconds; gives how many, at once 0 when there was none to follow.
 
-    `hand_over` is called shortly before the end, and only if there were any.
+    `hand_over` is called shortly before the end, and only if there were any, with the token by which the next loop
+    takes them over: its `before`.
     """
-    return asyncio.run(_follow_agents(seconds, hand_over))
+    return asyncio.run(_follow_agents(seconds, hand_over, before))
