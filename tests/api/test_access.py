@@ -251,6 +251,7 @@ def test_each_operation_answers_each_role_here_and_elsewhere_as_it_must(place, s
     assert wrong == []
 
 
+@pytest.mark.bad_input("AP04")
 def test_a_token_without_the_scope_gets_nothing_whatever_its_owner_may_do(place, settings):
     settings.API_RATE = 100_000
     environment, run, people = place
@@ -260,9 +261,10 @@ def test_a_token_without_the_scope_gets_nothing_whatever_its_owner_may_do(place,
     for name, method, path in operations():
         if told[name] != "none":
             answer = request(callers[told[name]], name, method, path, environment, run)
-            assert (name, problem(answer)) == (name, "scope-missing")
+            assert (name, answer.status_code, problem(answer)) == (name, 403, "scope-missing")
 
 
+@pytest.mark.bad_input("AP04")
 def test_a_token_for_one_environment_knows_of_no_other(place, settings):
     settings.API_RATE = 100_000
     environment, run, people = place
@@ -273,7 +275,7 @@ def test_a_token_for_one_environment_knows_of_no_other(place, settings):
     for name, method, path in operations():
         if re.search(r"\{(environment|run)_id\}", path):
             answer = request(api, name, method, path, environment, run)
-            assert (name, answer.status_code) == (name, 404)
+            assert (name, answer.status_code, problem(answer)) == (name, 404, "not-found")
     assert [one["id"] for one in api.read("environments")["items"]] == [elsewhere.pk]
     assert api.read("runs")["items"] == api.read("approvals")["items"] == []
     assert {line["environment"] for line in api.read("audit/runs")["items"]} <= {elsewhere.name}
@@ -290,9 +292,10 @@ def test_a_role_that_is_taken_away_ends_what_a_token_may_at_once(place):
     assert api.read("runs")["items"] == []
 
 
+@pytest.mark.bad_input("AP04", "D01")
 @pytest.mark.parametrize("verb", NEVER_DONE)
 def test_no_token_signs_whoever_owns_it_and_the_attempt_is_on_record(place, verb):
-    """D01, AP04: not an approver's, nor an administrator's; whatever is sent with it."""
+    """Not an approver's, nor an administrator's; whatever is sent with it."""
     environment, run, _ = place
     owner = make_user("approver", "operator", "administrator", environment=environment)
     path = f"runs/{run}/{verb}"

@@ -16,6 +16,7 @@ def send(api, run, head, text, key):
     return answer.status_code, answer.content, answer.headers.get("Idempotency-Replayed", "")
 
 
+@pytest.mark.bad_input("AP05")
 def test_one_key_sent_many_times_at_once_acts_once(real_night):
     api = Caller(real_night.operator)
     head = f'"{Run.objects.get(pk=real_night.run).head}"'
@@ -28,6 +29,7 @@ def test_one_key_sent_many_times_at_once_acts_once(real_night):
         assert RunEvent.objects.filter(run=real_night.run, kind="note.added").count() == round_ + 1
 
 
+@pytest.mark.bad_input("AP05")
 def test_one_key_for_two_things_at_once_does_one_of_them(real_night):
     api = Caller(real_night.operator)
     head = f'"{Run.objects.get(pk=real_night.run).head}"'

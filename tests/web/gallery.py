@@ -311,5 +311,5 @@ def render(nonce, *, rehearsal=False, signed_in=True):
         SimpleNamespace(level_tag="error", message="Step 7 cannot start yet: step 6 comes first."),
     ]
     values = {**context(), "rehearsal": rehearsal, "messages": messages}
-    values["nav"] = {"section": "runs", "approvals_waiting": 2}
+    values["nav"] = {"section": "runs", "approvals_waiting": 12, "audits": True}
     return engines["django"].from_string(PAGE.read_text()).render(values, request)

@@ -134,6 +134,19 @@ def test_nothing_sticks_out_sideways(look, width):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [320, 360, 390, 820])
+def test_every_section_is_in_sight_on_a_phone_without_pushing(look, width):
+    page = look(width=width)
+    frame, *boxes = page.evaluate(
+        "[document.querySelector('.bar nav'), ...document.querySelectorAll('.bar nav a')]"
+        ".map(one => one.getBoundingClientRect().toJSON())"
+    )
+    assert len(boxes) == 5
+    for box in boxes:
+        assert frame["left"] <= box["left"] < box["right"] <= frame["right"] + 0.5
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [390, 1440])
 def test_whatever_can_be_pressed_is_large_enough(look, width):
     """WCAG 2.2, 2.5.8: 24 pixels, but for links within a sentence."""

@@ -1,5 +1,6 @@
 """The stream in a real server process, fed by the NOTIFY of a real PostgreSQL."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from runbook.stores import free_port
+from upgrades.web import stream
 from upgrades.web.stream import STREAMS_PER_USER, StreamRefused, Ticket, make_ticket, read_ticket, stream_url
 
 pytestmark = pytest.mark.processes
@@ -194,6 +196,47 @@ def test_a_user_has_a_limited_number_of_streams_and_gets_places_back(server, dat
     while (now := status(server, url)) != 200 and time.monotonic() < until:
         continue  # the server learns of closed connections by itself
     assert now == 200
+
+
+@pytest.mark.bad_input("AP08")
+def test_of_two_hundred_streams_of_one_person_five_are_open_and_the_others_are_told_when_to_come_back(server):
+    url = stream_url("run", 7, 57)
+    with contextlib.ExitStack() as stack:
+        first_ones = [stack.enter_context(reading(server, url)) for _ in range(STREAMS_PER_USER)]
+        assert {next(events)[0] for events in first_ones} == {"beat"}
+        with httpx.Client(base_url=server, timeout=20) as client:
+            answers = [client.get(url) for _ in range(200 - STREAMS_PER_USER)]
+        for answer in answers:
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "10")
+            assert answer.text == (
+                "5 live pages are open already. Close one, or let this one ask by itself.\n"
+            )
+        assert {next(events)[0] for events in first_ones} == {"beat"}
+
+
+@pytest.mark.bad_input("AP08")
+def test_a_reader_that_takes_nothing_is_dropped_and_its_place_is_free_again(monkeypatch):
+    monkeypatch.setattr(stream, "SEND_SECONDS", 0.05)
+    hub, sent = stream.Hub(), []
+
+    async def read_nothing(message):
+        sent.append(message["type"])
+        if len(sent) > 1:
+            await asyncio.Event().wait()
+
+    async def never():
+        return await asyncio.Event().wait()
+
+    async def serve():
+        with hub.client(Ticket("run", 7, 58)) as client:
+            for version in range(1, 1001):
+                client.offer(version)
+            assert (hub.open_streams, client.version) == (1, 1000)
+            await stream._serve(client, never, read_nothing)
+
+    asyncio.run(asyncio.wait_for(serve(), 30))
+    assert sent == ["http.response.start", "http.response.body"]  # a beginning, and one try of a beat
+    assert hub.open_streams == 0
 
 
 def test_a_user_who_lost_a_right_loses_the_stream_at_once(server, database):
