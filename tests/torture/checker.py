@@ -27,6 +27,7 @@ STARTED = "00-05060"
 DISPLAY_LATE = (
     12.0  # seconds after which a page must say that an agent is silent: two polls and some patience
 )
+SEALED_LATE = 300.0  # seconds; no transaction is under way that long, so a checkpoint sees what is older
 UNIQUE = {  # what must be impossible, whatever the code forgets
     "a_run_has_one_event_per_place",
     "a_line_is_stored_once",
@@ -157,7 +158,10 @@ class Checker:
         for line in self.lines:
             stored[line["file_id"]][line["offset"], line["kind"]] = line
         newest = {}
-        files = self.rows("SELECT * FROM upgrades_logfile ORDER BY id")
+        files = self.rows(
+            "SELECT file.*, app.name AS application, app.environment_id FROM upgrades_logfile AS file"
+            " JOIN upgrades_application AS app ON app.id = file.application_id ORDER BY file.id"
+        )
         for file in files:
             key = (file["application_id"], file["identity"])
             newest[key] = max(newest.get(key, 0), file["generation"])
@@ -184,8 +188,7 @@ class Checker:
                     "I2",
                     f"line {line['id']} at {offset} of log file {file['id']} is not what the file has there",
                 )
-        mark = self._marks.get(_place(file), file["cursor"])
-        begin = min([*offsets, mark])
+        begin = min([*offsets, self._mark_of(file)])
         at = 0
         for raw in content[: file["cursor"]].splitlines(keepends=True):
             number = EVENT_LINE.match(raw) or FULL_LINE.match(raw)
@@ -195,6 +198,28 @@ class Checker:
                     f"{number.groups()[-1].decode()} at {at} of log file {file['id']} was read over and is not stored",
                 )
             at += len(raw)
+
+    def _mark_of(self, file):
+        """From where on every event of the file must be stored: from its beginning, if it came while its server was watched."""
+        watched = [at for at, name in self._watches if name == (file["environment_id"], file["application"])]
+        came = watched and file["seen_at"] > min(watched)
+        return self._marks.get(_place(file), 0 if came else file["cursor"])
+
+    @property
+    def _watches(self):
+        """Since when the logs of which application are watched."""
+        if not hasattr(self, "_watched"):
+            rows = self.rows(
+                "SELECT event.text, run.environment_id FROM upgrades_runevent AS event"
+                " JOIN upgrades_run AS run ON run.id = event.run_id WHERE event.kind = 'step.begun'"
+            )
+            begun = [(json.loads(row["text"]), row["environment_id"]) for row in rows]
+            self._watched = [
+                (datetime.fromisoformat(event["at"]), (place, name))
+                for event, place in begun
+                for name in event["body"]["watermarks"]
+            ]
+        return self._watched
 
     @property
     def _marks(self):
@@ -354,7 +379,7 @@ class Checker:
                     self.say("I3", f"run {run.id}: {kind} of {what} is there {times} times")
 
     def _order(self, run):
-        entered, current, over = {}, "", False
+        entered, current, over, held = {}, "", False, False
         text = self._text(run)
         for item in run.events:
             body, kind, place = item["body"], item["kind"], f"run {run.id}, event {item['seq']}"
@@ -368,6 +393,9 @@ class Checker:
             ):
                 self.say("I8", f"{place}: {kind} after the end of the run")
             over = over or kind in ("run.ended", "run.aborted", "run.rolled-back")
+            held = kind == "run.held" or (held and kind != "run.resumed")
+            if held and kind in ("step.begun", "step.completed") and item["by"]["kind"] == "person":
+                self.say("I8", f"{place}: {kind} of {body['step']} while the run was on hold")
             if kind == "step.entered":
                 if current and entered.get(current) not in ("done", "skipped", "left", None):
                     self.say(
@@ -414,6 +442,8 @@ class Checker:
             self._outcome(run, item)
         for item in run.of("step.completed"):
             self._completed(run, item)
+        for item in run.of("step.begun"):
+            self._approved(run, item)
 
     def _step_text(self, run, item):
         text = self._text(run, before=item["seq"]) or {}
@@ -516,6 +546,40 @@ class Checker:
                 self.say(
                     "I1", f"{place}: the {doubt['body']['doubt']} of event {doubt['seq']} was not set aside"
                 )
+
+    def _approved(self, run, item):
+        """A step that takes signatures has begun with so many, of as many people."""
+        step = self._step_text(run, item)
+        for gate in (step or {}).get("needs", []):
+            if gate["kind"] != "approval" or self._is_waived(run, item, gate):
+                continue
+            mine = [
+                one
+                for one in run.of("approval.signed", before=item["seq"])
+                if (one["body"]["step"], one["body"]["gate"]) == (step["id"], gate["id"])
+                and (one["body"]["visit"] == item["body"]["visit"] or one["body"]["ahead"])
+            ]
+            people, needed = (
+                {one["by"]["id"] for one in mine},
+                _needed(run.started["policies"], gate["policy"]),
+            )
+            if len(people) < needed:
+                self.say(
+                    "I4",
+                    f"run {run.id}, event {item['seq']}: {step['id']} began with {len(people)} of {needed} signatures",
+                )
+
+    @staticmethod
+    def _is_waived(run, item, gate):
+        """Whether the gate does not apply to this run, or two people decided to go on without it."""
+        if gate.get("when") and _holds(gate["when"], _facts(run, item["seq"])) is not True:
+            return True
+        return any(
+            one["body"]["step"] == item["body"]["step"]
+            and one["body"]["gate"] == gate["id"]
+            and one["body"]["what"] in ("override", "emergency")
+            for one in run.of("deviation.asked", before=item["seq"])
+        )
 
     def _completed(self, run, item):
         """What a person had to state, attach or sign for a completed step is in the record of this visit."""
@@ -689,6 +753,7 @@ class Checker:
                 self.say("I5", f"checkpoint {row['number']} does not fit its leaves")
             elif base64.b64decode(lines[2]) != _root(texts[: row["size"]]):
                 self.say("I5", f"the root of checkpoint {row['number']} is not that of its leaves")
+        self._covered(leaves)
         for text in self.checkpoints:
             try:
                 line = json.loads(text)
@@ -697,6 +762,24 @@ class Checker:
             number = int(line["note"].split("number ")[1].split("\n")[0])
             if notes.get(number) != line["note"]:
                 self.say("I5", f"checkpoint {number} left the system and is not in the database")
+
+    def _covered(self, leaves):
+        """The newest checkpoint covers what was old by then, whichever chain it belongs to."""
+        newest = self.rows("SELECT number, size, at FROM upgrades_checkpoint ORDER BY number DESC LIMIT 1")
+        if not newest:
+            return
+        covered = {leaf["subject"]: leaf["seq"] for leaf in leaves[: newest[0]["size"]]}
+        chains = self.rows(
+            "SELECT 'run ' || run_id AS subject, seq, text::json ->> 'at' AS at FROM upgrades_runevent"
+            " UNION ALL SELECT 'book ' || book, number, at::text FROM upgrades_registerentry ORDER BY 1, 2"
+        )
+        for item in chains:
+            age = newest[0]["at"] - datetime.fromisoformat(item["at"])
+            if age.total_seconds() > SEALED_LATE and item["seq"] > covered.get(item["subject"], 0):
+                self.say(
+                    "I5", f"checkpoint {newest[0]['number']} left out {item['subject']} from {item['seq']} on"
+                )
+                covered[item["subject"]] = sys.maxsize
 
     # I6: what was acknowledged.
 
@@ -743,13 +826,12 @@ class Checker:
                 )
             if self.final and seen == {"refused"} and receipt is not None:
                 self.say("I6", f"act {key} was refused and is stored")
-        for row in self.rows("SELECT id, run_id, sha256, file FROM upgrades_evidence"):
-            attached = self.rows(
-                "SELECT 1 FROM upgrades_runevent WHERE run_id = %s AND kind = 'evidence.attached' AND text LIKE %s",
-                row["run_id"],
-                f'%"sha256":"{row["sha256"]}"%',
-            )
-            if not attached:
+        attached = set()
+        for event in self.rows("SELECT run_id, text FROM upgrades_runevent WHERE kind = 'evidence.attached'"):
+            body = json.loads(event["text"])["body"]
+            attached.add((event["run_id"], body["evidence"], body["sha256"]))
+        for row in self.rows("SELECT id, run_id, sha256 FROM upgrades_evidence"):
+            if (row["run_id"], row["id"], row["sha256"]) not in attached:
                 self.say("I6", f"evidence {row['id']} is stored and no event of its run says so")
 
     # I9 to I12: what the harness saw.
@@ -787,9 +869,9 @@ class Checker:
                 and one["t"] - begun[-1]["t"] > DISPLAY_LATE
                 and not one["says_so"]
             ):
+                late, page = one["t"] - begun[-1]["t"], one.get("page", "the page")
                 self.say(
-                    "I10",
-                    f"{one['t'] - begun[-1]['t']:.0f} s after agent {one['agent']} fell silent the page still did not say so",
+                    "I10", f"{late:.0f} s after agent {one['agent']} fell silent {page} still did not say so"
                 )
 
     def _recorded(self):
@@ -813,11 +895,12 @@ class Checker:
                     "I11",
                     f"run {run}: {len(ids)} acts were refused for want of a right and {there} of them are recorded",
                 )
-        for row in self.rows("SELECT agent_id, clock_skew FROM upgrades_agent"):
+        for row in self.rows("SELECT agent_id, environment_id, clock_skew FROM upgrades_agent"):
             for one in self.history:
                 if (
                     one["kind"] == "skew"
                     and one["agent"] == row["agent_id"]
+                    and one.get("environment") in (None, row["environment_id"])
                     and abs(row["clock_skew"] - one["seconds"]) > 60
                 ):
                     self.say(
@@ -858,6 +941,13 @@ def _same(one, other):
     if isinstance(one, str) and isinstance(other, str) and TIME.match(one) and TIME.match(other):
         return datetime.fromisoformat(one) == datetime.fromisoformat(other)
     return one == other
+
+
+def _needed(policies, name):
+    """How many signatures the policy of that name asks for; one where the environment says nothing of it."""
+    policy = policies.get(name) or {}
+    needs = policy.get("needs") or [{"signatures": policy.get("signatures", 1)}]
+    return sum(need["signatures"] for need in needs)
 
 
 def _numbers(station):
