@@ -312,6 +312,16 @@ def test_a_database_without_tables_does_not_pass(place, at):
     assert (finding.verdict, finding.passes) == (Verdict.UNSEEN, False)
 
 
+def test_a_rehearsal_in_a_database_without_tables_says_what_is_missing(place):
+    place.sql("CREATE DATABASE blank OWNER runbook", database="postgres")
+    bare = {**place.app, "DATABASE_URL": place.stores.postgres.url.replace("/runbook?", "/blank?")}
+    done = manage(bare, "rehearse", "lca")
+    assert done.returncode == 1
+    assert "does not have the tables of this release" in done.stderr
+    assert "manage.py migrate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(("seconds", "told"), [(60, "60.0 s behind"), (-3600, "3600.0 s ahead of")])
 def test_a_clock_that_differs_from_the_database_s_is_refused(at, seconds, told):
     with at():

@@ -15,6 +15,7 @@ from typing import Any
 from celery import current_app
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import ProgrammingError
 from django.utils import timezone
 
 from upgrades.adapters import event_store, simulator_client
@@ -63,7 +64,7 @@ class Command(BaseCommand):
             self._handle_plan(options["plan"], options["speed"], options["limit"])
             return
         wanted = _wanted(options["procedure"], options["scenario"], everything=options["all"])
-        procedures.publish_all()
+        _publish()
         wrong = []
         with simulator(), worker():
             for procedure, name in wanted:
@@ -78,7 +79,7 @@ class Command(BaseCommand):
             raise CommandError(f"Not as expected: {'; '.join(wrong)}.")
 
     def _handle_plan(self, name: str, speed: float, limit: float) -> None:
-        procedures.publish_all()
+        _publish()
         with simulator(), worker():
             try:
                 world = simulator_client.create_world({"world": name, "speed": speed})
@@ -248,6 +249,16 @@ def begin(procedure: str, scenario: str, world: dict[str, Any]) -> Rehearsal:
 def _bindings(environment: Environment, procedure: str, played: Mapping[str, str]) -> dict[str, int]:
     names = dict(environment.applications.values_list("name", "pk"))
     return {role.name: names[played[role.name]] for role in procedure_of(newest(procedure)).roles}
+
+
+def _publish() -> None:
+    try:
+        procedures.publish_all()
+    except ProgrammingError as trouble:
+        raise CommandError(
+            f"This database does not have the tables of this release ({str(trouble).partition(chr(10))[0]}). "
+            "Make them with `manage.py migrate`, then rehearse again."
+        ) from trouble
 
 
 def _wanted(procedure: str | None, chosen: list[str] | None, *, everything: bool) -> list[tuple[str, str]]:
