@@ -171,10 +171,14 @@ class Checker:
                 self.say("I2", f"log file {file['id']} shrank and no gap says so")
             if file["generation"] < newest[file["application_id"], file["identity"]]:
                 continue  # its bytes were overwritten by the next generation
-            path = truth.get(file["identity"].rpartition("-")[0])
-            if path is None or file["state"] != "open":
+            if file["state"] != "open":
                 continue
-            self._compare(file, mine, path.read_bytes())
+            content = _content(truth, file["identity"].rpartition("-")[0])
+            if content is None:  # its world is being taken away: it has a second name then
+                truth = _ground_truth(self.logs)
+                content = _content(truth, file["identity"].rpartition("-")[0])
+            if content is not None:
+                self._compare(file, mine, content)
 
     def _compare(self, file, mine, content):
         if len(content) < file["cursor"]:
@@ -1017,6 +1021,13 @@ def _ground_truth(folders):
                     continue
                 found[f"{stat.st_dev:x}-{stat.st_ino:x}"] = path
     return found
+
+
+def _content(truth, identity):
+    try:
+        return truth[identity].read_bytes()
+    except (KeyError, FileNotFoundError):
+        return None
 
 
 def read_history(path):
