@@ -43,7 +43,9 @@ def test_the_whole_environment_reaches_its_targets_in_the_order_of_the_plan(carr
 
 
 def test_what_nothing_holds_runs_side_by_side(carried_out):
-    assert re.search(r"started: csproxy_c \(config-server-proxy\), beside [12] more", carried_out)
+    """Which ones depends on how fast the machine is; that some do does not."""
+    beside = re.findall(r"run \d+ started: (.+), beside [12] more", carried_out)
+    assert beside
 
 
 def test_the_record_of_all_its_runs_is_sound_afterwards(carried_out, manage):
