@@ -14,7 +14,8 @@ class Proxy:
     "open" passes on; "closed" resets what stands and what comes; "hole" takes everything and passes nothing on, as when
     packets vanish; "slow" passes each piece on after `delay` seconds; "drip" one byte of an answer every `delay` seconds;
     "cut" ends each connection after `bytes_left` bytes of its answer; "deaf" passes requests on and cuts the connection
-    before the first byte of the answer, so that what was done is not told; "twice" gives each request to the target twice;
+    before the first byte of the answer, so that what was done is not told; "twice" gives each request to the target a second time, over
+    a connection of its own whose answer nobody reads;
     "stale" answers with what the target said before, if it ever said anything.
     """
 
@@ -22,7 +23,7 @@ class Proxy:
         self.target, self.mode, self.delay, self.bytes_left = target, "open", 0.5, 100
         self.said = b""
         self._ready = threading.Event()
-        self._writers = set()
+        self._writers, self._readers = set(), set()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         self._ready.wait(10)
@@ -91,13 +92,29 @@ class Proxy:
                     with contextlib.suppress(Exception):
                         one.close()
 
+    async def _second(self):
+        reader, writer = await self._connect()
+        self._writers.add(writer)
+        self._readers.add(asyncio.create_task(_swallow(reader)))
+        return writer
+
     async def _up(self, reader, writer):
-        while data := await reader.read(CHUNK):
-            await self._while_a_hole()
-            if self.mode == "slow":
-                await asyncio.sleep(self.delay)
-            writer.write(data * 2 if self.mode == "twice" else data)
-            await writer.drain()
+        second = None
+        try:
+            while data := await reader.read(CHUNK):
+                await self._while_a_hole()
+                if self.mode == "slow":
+                    await asyncio.sleep(self.delay)
+                writer.write(data)
+                await writer.drain()
+                if self.mode == "twice":
+                    second = second or await self._second()
+                    second.write(data)
+                    await second.drain()
+        finally:
+            if second is not None:
+                self._writers.discard(second)
+                second.close()
 
     async def _down(self, reader, writer):
         left = self.bytes_left
@@ -134,3 +151,9 @@ class Proxy:
     async def _while_a_hole(self):
         while self.mode == "hole":
             await asyncio.sleep(0.05)
+
+
+async def _swallow(reader):
+    with contextlib.suppress(OSError):
+        while await reader.read(CHUNK):
+            pass
