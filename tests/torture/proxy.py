@@ -14,9 +14,9 @@ class Proxy:
     "open" passes on; "closed" resets what stands and what comes; "hole" takes everything and passes nothing on, as when
     packets vanish; "slow" passes each piece on after `delay` seconds; "drip" one byte of an answer every `delay` seconds;
     "cut" ends each connection after `bytes_left` bytes of its answer; "deaf" passes requests on and cuts the connection
-    before the first byte of the answer, so that what was done is not told; "twice" gives each request to the target a second time, over
-    a connection of its own whose answer nobody reads;
-    "stale" answers with what the target said before, if it ever said anything.
+    before the first byte of the answer, so that what was done is not told; "twice" gives each request to the target a second
+    time, over a connection of its own whose answer nobody reads; "stale" answers with what the target said before, if it
+    ever said anything.
     """
 
     def __init__(self, target):
