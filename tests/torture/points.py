@@ -47,6 +47,7 @@ POINTS = {
     # a worker follows agents
     "lease.before-commit": WORKER,
     "lease.taken": WORKER,
+    "lease.taken-over": WORKER,
     "lease.before-release": WORKER,
     "news.answered": WORKER,
     "news.cursor-moved": WORKER,

@@ -115,7 +115,7 @@ def take_over(token: uuid.UUID, before: uuid.UUID, *, limit: int) -> list[int] |
             return None
         Agent.objects.filter(pk__in=ids).update(lease_token=token, lease_until=timezone.now() + LEASE)
     if ids:
-        crash("lease.taken")
+        crash("lease.taken-over")
     return ids
 
 
