@@ -15,6 +15,7 @@ from typing import Any
 from django.db import connection
 
 from upgrades.adapters.crash_points import crash
+from upgrades.domain.frozen import positional_maker
 from upgrades.domain.record import Chain, Link, canonical, event_ends_as
 from upgrades.domain.run_events import (
     EVENT_FORMAT,
@@ -35,14 +36,27 @@ def load(run_id: int, *, after: int = 0) -> list[Recorded]:
     return [read(text) for text in rows]
 
 
+def load_with_head(run_id: int) -> tuple[list[Recorded], str]:
+    """All events of the run in order, and the hash of the last one."""
+    rows = Row.objects.filter(run_id=run_id).order_by("seq").values_list("text", "hash")
+    texts, hashes = zip(*rows, strict=True)
+    return [read(text) for text in texts], hashes[-1]
+
+
+_decode = json.JSONDecoder().raw_decode
+_recorded = positional_maker(Recorded)
+
+
 def read(text: str) -> Recorded:
     """The event that a canonical text holds."""
-    stored = json.loads(text)
-    return Recorded(
-        seq=stored["seq"],
-        at=datetime.fromisoformat(stored["at"]),
-        by=from_stored(stored["by"]),
-        event=from_body(stored["kind"], stored["body"], stored["v"]),
+    stored, end = _decode(text)
+    if end != len(text):
+        raise ValueError("The stored text of an event is not canonical: something follows it.")
+    return _recorded(
+        stored["seq"],
+        datetime.fromisoformat(stored["at"]),
+        from_stored(stored["by"]),
+        from_body(stored["kind"], stored["body"], stored["v"]),
     )
 
 
@@ -102,14 +116,39 @@ def broken_links(run_id: int, sealed: Mapping[int, str] | None = None) -> Iterat
     `sealed`: the hashes of this run that checkpoints saw, by number.
     """
     chain = Chain(ends_as=event_ends_as(run_id), sealed=sealed or {})
-    broken = chain.first_break(links(run_id))
+    broken = chain.first_break(_rows(run_id, 0))
     if broken is not None:
         yield BrokenLink(run_id, broken.seq, broken.reason)
 
 
 def links(run_id: int, *, after: int = 0) -> Iterator[Link]:
     """The stored links of a run behind `after`, in order."""
-    rows = Row.objects.filter(run_id=run_id, seq__gt=after).order_by("seq")
-    yield from map(
-        Link._make, rows.values_list("seq", "kind", "previous", "text", "hash").iterator(chunk_size=2000)
-    )
+    return map(Link._make, _rows(run_id, after))
+
+
+def _rows(run_id: int, after: int) -> Iterator[tuple[Any, ...]]:
+    """A range of numbers at a time: read along the index, and never more sorted at once than fits in memory."""
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_LINKS, [run_id, after, after + LINKS_AT_ONCE])
+            rows = cursor.fetchall()
+            if (
+                not rows
+            ):  # the end, or a hole in the numbers: whatever stands behind it shows that there is one
+                cursor.execute(_NEXT_LINK, [run_id, after])
+                rows = cursor.fetchall()
+        if not rows:
+            return
+        yield from rows
+        after = rows[-1][0]
+
+
+LINKS_AT_ONCE = 1000
+_LINKS = (
+    "SELECT seq, kind, previous, text, hash FROM upgrades_runevent "
+    "WHERE run_id = %s AND seq > %s AND seq <= %s ORDER BY seq"
+)
+_NEXT_LINK = (
+    "SELECT seq, kind, previous, text, hash FROM upgrades_runevent "
+    "WHERE run_id = %s AND seq > %s ORDER BY seq LIMIT 1"
+)

@@ -18,11 +18,13 @@ name before it; see `_Clock`. The order of events is the order of their offsets;
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, make_dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, cast
+
+from upgrades.domain.frozen import positional_maker
 
 # Event numbers below this belong to all applications: everything seen of type 00 is 04xxx or 05xxx,
 # everything of a type of its own is 10xxx and up. Only the short format, which has no prefix, needs the
@@ -165,28 +167,8 @@ class CutLine:
     sha256: str = ""
 
 
-_Fields = ParamSpec("_Fields")
-_Kind = TypeVar("_Kind")
-
-
-def _quick(kind: Callable[_Fields, _Kind]) -> Callable[_Fields, _Kind]:
-    """A constructor of the frozen dataclass `kind`, for the loop that runs once a line.
-
-    A frozen dataclass sets its fields through object.__setattr__, which took a third of all the time of
-    reading. This fills a twin with the same slots, not frozen, and then makes it one of `kind`. All fields
-    must be given, in order.
-    """
-    twin = make_dataclass("Twin", [field.name for field in fields(cast(Any, kind))], slots=True)
-
-    def build(*values: _Fields.args, **_named: _Fields.kwargs) -> _Kind:
-        made: Any = twin(*values)
-        made.__class__ = kind
-        return made  # type: ignore[no-any-return]
-
-    return build
-
-
-_log_event, _debug_text, _continuation = _quick(LogEvent), _quick(DebugText), _quick(Continuation)
+_log_event, _debug_text = positional_maker(LogEvent), positional_maker(DebugText)
+_continuation = positional_maker(Continuation)
 
 Record = LogEvent | ClientTotal | DebugText | HeaderLine | Continuation | Unrecognised | CutLine
 

@@ -57,16 +57,19 @@ class Chain:
     previous: str = GENESIS
     noun: str = "event"
 
-    def first_break(self, links: Iterable[Link]) -> Break | None:
-        """None when every link follows the one before, says what stands beside it, and is what a checkpoint saw."""
+    def first_break(self, links: Iterable[tuple[Any, ...]]) -> Break | None:
+        """None when every link follows the one before, says what stands beside it, and is what a checkpoint saw.
+
+        The links may also come as plain tuples in the order of their fields: that is a tenth of the whole check.
+        """
         expected, previous, trusted = self.after + 1, self.previous, self.after
-        sealed, ends_as = self.sealed, self.ends_as
+        sealed, ends_as, sha256 = self.sealed, self.ends_as, hashlib.sha256
         for seq, kind, follows, text, stored in links:
             if seq != expected:
                 return Break(expected, f"{self.noun} {expected} is missing")
             if follows != previous:
                 return Break(seq, f"it does not follow the {self.noun} before it")
-            if hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest() != stored:
+            if sha256(f"{previous}\n{text}".encode()).hexdigest() != stored:
                 return Break(seq, "its text is not the one that was hashed")
             if not text.rstrip("}0123456789").endswith(ends_as(seq, kind)):
                 return Break(seq, "its text belongs to another place or says another kind")

@@ -16,6 +16,7 @@ from upgrades.domain import run_events as e
 from upgrades.domain.answers import answer_of
 from upgrades.domain.condition import Fact, holds
 from upgrades.domain.event_rule import APPLICATION_STARTED, Observation, RuleResult
+from upgrades.domain.frozen import replace
 from upgrades.domain.gates import (
     digest_to_sign,
     has_a_hand,
@@ -63,7 +64,6 @@ from upgrades.domain.run_state import (
     StepStatus,
     barred,
     evolve,
-    replace,
     watch_id,
     watch_key,
 )

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from upgrades.domain.condition import Fact
+from upgrades.domain.frozen import maker, positional_maker
 
 EVENT_FORMAT = 1
 
@@ -56,13 +57,10 @@ def stored(actor: Actor) -> dict[str, Any]:
 
 def from_stored(told: Mapping[str, Any]) -> Actor:
     """The actor that `stored` wrote."""
-    return Actor(
-        id=told["id"],
-        name=told["name"],
-        kind=told["kind"],
-        roles=tuple(told["roles"]),
-        token=told.get("token", ""),
-    )
+    return _actor(told["id"], told["name"], told["kind"], tuple(told["roles"]), (), told.get("token", ""))
+
+
+_actor = positional_maker(Actor)
 
 
 WORKER = Actor(id="worker", name="Runbook worker", kind="worker")
@@ -627,6 +625,8 @@ RunEvent = (
 
 EVENT_TYPES: dict[str, type[RunEvent]] = {cls.kind: cls for cls in RunEvent.__args__}
 
+_MAKERS: dict[str, Callable[..., RunEvent]] = {kind: maker(made) for kind, made in EVENT_TYPES.items()}
+
 # format -> what turns a body of that format into one of the next
 _UPCASTS: dict[int, Callable[[str, dict[str, Any]], dict[str, Any]]] = {}
 
@@ -661,4 +661,4 @@ def from_body(kind: str, body: dict[str, Any], event_format: int = EVENT_FORMAT)
     if kind == RunStarted.kind:
         bindings = {role: Bound(**bound) for role, bound in body["bindings"].items()}
         body = {**body, "bindings": bindings}
-    return EVENT_TYPES[kind](**body)
+    return _MAKERS[kind](**body)

@@ -34,8 +34,19 @@ from upgrades.queries.procedures import procedure_of
 from upgrades.services import claims, results
 
 
-def project(run: Run, procedure: Procedure, before: RunState | None, after: RunState, head: str) -> None:
-    """Bring the rows of `run` from the state `before` (None: no rows yet) to the state `after`; `head` is its hash."""
+def project(
+    run: Run,
+    procedure: Procedure,
+    before: RunState | None,
+    after: RunState,
+    head: str,
+    *,
+    and_of_start: bool = False,
+) -> None:
+    """Bring the rows of `run` from the state `before` (None: no rows yet) to the state `after`; `head` is its hash.
+
+    What its row has from its start never changes; it is written too where `and_of_start` says so.
+    """
     _steps(run, before, after)
     _burdens(run, procedure, before, after)
     _requests(run, procedure, before, after)
@@ -44,10 +55,10 @@ def project(run: Run, procedure: Procedure, before: RunState | None, after: RunS
         claims.release(run.pk, at=after.ended_at)
         if before is not None:  # not when the rows are only written anew
             results.apply(run, procedure.id, after)
-    _summary(run, procedure, after, head)
+    _summary(run, procedure, after, head, _OF_START if and_of_start else ())
 
 
-def _summary(run: Run, procedure: Procedure, state: RunState, head: str) -> None:
+def _summary(run: Run, procedure: Procedure, state: RunState, head: str, more: tuple[str, ...]) -> None:
     current = procedure.step(state.current) if state.current else None
     settled = (StepStatus.DONE, StepStatus.SKIPPED)
     counted = [step for step in procedure.steps if step.numbered and not step.aside]
@@ -86,6 +97,7 @@ def _summary(run: Run, procedure: Procedure, state: RunState, head: str) -> None
             "probes",
             "version",
             "procedure",
+            *more,
         ]
     )
 
@@ -292,16 +304,19 @@ def _deviation_row(run: Run, state: RunState, deviation: Deviation) -> RunReques
 @transaction.atomic
 def rebuild(run_id: int) -> None:
     """Write the projections of a run anew from its events alone."""
-    run = Run.objects.select_for_update().select_related("procedure").get(pk=run_id)
-    state = fold(event_store.load(run_id))
+    locked = Run.objects.select_for_update().select_related("procedure").defer("procedure__text")
+    run = locked.get(pk=run_id)
+    history, newest = event_store.load_with_head(run_id)
+    state = fold(history)
     RunStep.objects.filter(run=run).delete()
     RunBurden.objects.filter(run=run).delete()
-    RunRequest.objects.filter(run=run).delete()
-    newest = run.events.order_by("-seq").values_list("hash", flat=True)[0]
     started = state.started
-    run.procedure = ProcedureVersion.objects.get(procedure=state.text[0], version=state.text[1])
+    if (run.procedure.procedure, run.procedure.version) != state.text:
+        run.procedure = ProcedureVersion.objects.get(procedure=state.text[0], version=state.text[1])
     run.title, run.rehearsal, run.change = started.title, started.rehearsal, started.change
     run.starter_id, run.starter_name = state.starter.id, state.starter.name
     run.started_at = state.started_at
-    run.save(update_fields=["title", "rehearsal", "change", "starter_id", "starter_name", "started_at"])
-    project(run, procedure_of(run.procedure, state.started), None, state, newest)
+    project(run, procedure_of(run.procedure, state.started), None, state, newest, and_of_start=True)
+
+
+_OF_START = ("title", "rehearsal", "change", "starter_id", "starter_name", "started_at")
