@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 from django.db import connection, transaction
+from django.utils import timezone
 
 from upgrades import tasks
 from upgrades.adapters import event_store
@@ -19,7 +20,7 @@ from upgrades.domain import event_rule, gates, run, run_state
 from upgrades.domain.checkpoint import Tree
 from upgrades.domain.policy import Signer
 from upgrades.domain.procedure import Procedure
-from upgrades.domain.refusal import Refused
+from upgrades.domain.refusal import NotAllowed, Refused
 from upgrades.models import CommandReceipt, LogFile, LogLine, Run, RunEvent
 from upgrades.queries import topology
 from upgrades.queries.run_page import servers
@@ -61,17 +62,21 @@ def _sql(text):
         return cursor.fetchone()[0] if cursor.description else None
 
 
-@contextlib.contextmanager
-def unchained():
-    """The function that appends events forgets the hash of the one before."""
-    before = _sql("SELECT pg_get_functiondef('append_run_events'::regproc)")
-    linked = r"last_hash || E'\n' || p_texts[i]"
-    assert linked in before
-    _sql(before.replace(linked, "p_texts[i]"))
-    try:
-        yield
-    finally:
-        _sql(before)
+def unchained(function, text):
+    """The function that appends to a chain forgets the hash of the one before."""
+
+    @contextlib.contextmanager
+    def weakened():
+        before = _sql(f"SELECT pg_get_functiondef('{function}'::regproc)")
+        linked = rf"last_hash || E'\n' || {text}"
+        assert linked in before
+        _sql(before.replace(linked, text))
+        try:
+            yield
+        finally:
+            _sql(before)
+
+    return weakened
 
 
 @contextlib.contextmanager
@@ -165,6 +170,22 @@ def a_file_stays_though_it_was_refused(patch):
     patch(evidence, "_record", kept)
 
 
+@mutant("acts", "I6", "was refused and is stored")
+def a_refused_act_counts_as_done(patch):
+    true = runs._act
+
+    def receipted(run_id, command, by, command_id, *given):
+        try:
+            return true(run_id, command, by, command_id, *given)
+        except NotAllowed:
+            CommandReceipt.objects.create(
+                command_id=command_id, run_id=run_id, actor_id=by.pk, act="", seq=1, at=timezone.now()
+            )
+            raise
+
+    patch(runs, "_act", receipted)
+
+
 @mutant("acts", "I11", "were refused for want of a right")
 def what_is_refused_leaves_no_trace(patch):
     patch(runs, "record_refusal", lambda *_: None)
@@ -173,6 +194,11 @@ def what_is_refused_leaves_no_trace(patch):
 @mutant("acts", "I8", "while the run was on hold")
 def a_run_on_hold_goes_on(patch):
     patch(run, "_not_held", lambda _state: None)
+
+
+@mutant("acts", "I8", "after the end of the run")
+def a_run_that_is_over_goes_on(patch):
+    patch(run_state.RunState, "is_over", property(lambda _state: False))
 
 
 @mutant("acts", "I8", "was closed or skipped")
@@ -191,12 +217,27 @@ def a_confirmation_needs_no_pass(patch):
     patch(gates, "_confirm", lambda _recorded: gates.met("Never mind."))
 
 
+@mutant("acts", "I1", "nothing was attached")
+def evidence_is_not_asked_for(patch):
+    patch(gates, "_evidence", lambda _recorded: gates.met("It will be somewhere."))
+
+
 # The record.
 
 
-@mutant("acts", "I5", "the chain breaks", weakened=unchained)
+@mutant("acts", "I5", "the chain breaks", weakened=unchained("append_run_events", "p_texts[i]"))
 def events_are_not_chained(_patch):
     """It is the function in the database that does it."""
+
+
+@mutant("leases", "I5", "the chain breaks at entry", weakened=unchained("append_register", "entry"))
+def books_are_not_chained(_patch):
+    """It is the function in the database that does it."""
+
+
+@mutant("leases", "I11", "is not in the register")
+def a_start_is_not_registered(patch):
+    patch(runs.register, "run_started", lambda *_: None)
 
 
 @mutant("acts", "I5", "the chain breaks", weakened=changeable)
@@ -260,6 +301,11 @@ def a_run_that_is_over_keeps_its_servers(patch):
     patch(claims, "release", lambda *_, **__: None)
 
 
+@mutant("leases", "I7", "is open and holds no server")
+def a_run_takes_no_servers(patch):
+    patch(claims, "take", lambda *_: None)
+
+
 # Logs.
 
 
@@ -283,6 +329,26 @@ def every_second_event_is_dropped(patch):
         return true(file, record, *given) if len(seen) % 2 else None
 
     patch(agents, "_row", some)
+
+
+@mutant("logs", "I2", "is not what the file has there")
+def stored_lines_are_tidied(patch):
+    true = agents._Bytes.of
+    patch(agents._Bytes, "of", lambda data, record: true(data, record).replace(b"synthetic", b"Synthetic"))
+
+
+@mutant("logs", "I2", "was passed over")
+def a_run_passes_over_what_is_stored(patch):
+    true = observations._lines
+
+    def from_the_second_on(row, state, watch):
+        files = set()
+        for seen in true(row, state, watch):
+            if seen.file in files:
+                yield seen
+            files.add(seen.file)
+
+    patch(observations, "_lines", from_the_second_on)
 
 
 @mutant("logs", "I3", "is stored 2 times", weakened=lines_come_twice)
@@ -330,6 +396,17 @@ def what_is_missing_of_a_log_does_not_matter(patch):
     patch(gates, "_followed", trusting)
 
 
+@mutant("logs", "I1", "the rule asks for")
+def half_of_a_rule_is_enough(patch):
+    true = event_rule._track
+
+    def last_part(outcome, facts):
+        track = true(outcome, facts)
+        return replace(track, stations=track.stations[-1:])
+
+    patch(event_rule, "_track", last_part)
+
+
 @mutant("logs", "I9", "was due and never came")
 def nobody_looks_after_runs(patch):
     """A task is taken from the queue before its work is done, and nothing finds what a worker left undone."""
@@ -367,7 +444,7 @@ def a_clock_that_is_off_is_not_noticed(patch):
     patch(agents, "_answered", lambda agent, _skew, now: true(agent, 0.0, now))
 
 
-# Signatures.
+# The point of no return.
 
 
 @mutant("signatures", "I4", "had started or carried out")
@@ -412,3 +489,8 @@ def anybody_may_sign(patch):
         return [Signer(by.id, frozenset(policy.rights), by.id)]
 
     patch(run, "_need_second", able)
+
+
+@mutant("signatures", "I1", "no agent had answered")
+def an_agent_need_not_have_looked(patch):
+    patch(gates, "_probe", lambda *_: gates.met("It will be so."))

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -82,7 +83,7 @@ class Team(Night):
 
     def __init__(self, record, place, policies=None):
         super().__init__(policies, place)
-        self.record = record
+        self.record, self.browsers = record, {}
         self.second = make_user("operator", environment=self.environment, first_name="Oskar")
         self.other = make_user("approver", environment=self.environment, first_name="Arne")
         self.auditor = make_user("auditor", environment=self.environment, first_name="Ruth")
@@ -94,7 +95,11 @@ class Team(Night):
     # What people send.
 
     def browser(self, by):
-        client = Client(raise_request_exception=False)
+        """Signed in as this person; who acts at once with others has one for each click."""
+        alone = threading.current_thread() is threading.main_thread()
+        if alone and by in self.browsers:
+            return self.browsers[by]
+        client = self.browsers[by] = Client(raise_request_exception=False)
         client.force_login(by)
         show_who(client, by)
         return client
@@ -275,7 +280,7 @@ class Workload:
         for burden in list(team.state.burdens):
             team.act(core.TakeOver(burden=burden, reason=REASON), team.approver)
         team.act(core.Abort(reason="The window was withdrawn."))
-        team.act(core.AddNote(text="Too late."), expect="refused")
+        team.act(core.Hold(reason="Too late."), expect="refused")
         team.over()
         self.vault.sign(timezone.now() + 10 * MINUTE)
 
@@ -339,6 +344,7 @@ class Workload:
             team.act(core.Begin(**team.seen), expect="refused")
             team.act(sign, team.other)
             team.act(core.Begin(**team.seen))
+            team.act(core.Complete(**team.seen), expect="refused")
             team.answer_probes()
             team.act(core.Complete(**team.seen))
         self._end(team)
