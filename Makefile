@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv check security test walks openapi demo demo-reset run bench agent lock coverage-map golden torture
+.PHONY: help venv check security test walks fuzz-api openapi demo demo-reset run bench agent lock coverage-map golden torture
 
 help:
 	@echo "make demo        everything with a simulated environment, at http://127.0.0.1:8000/ (RUNBOOK_PORT)"
@@ -13,6 +13,7 @@ help:
 	@echo "make security    bandit, dist/sbom.json (CycloneDX), and known holes of the pinned packages"
 	@echo "make test        the whole test suite on a real PostgreSQL and Redis"
 	@echo "make walks       10,000 random walks through every procedure (RUNS=…), or one again (SEED=…)"
+	@echo "make fuzz-api    20,000 generated requests, good, bad and spoiled, in ten minutes at most (REQUESTS=, LIMIT=, SEED=)"
 	@echo "make coverage-map  docs/requirements.md anew: what is demanded, what answers to it, what proves it"
 	@echo "make golden      histories of this release, replayed by every later one (docs/operation.md)"
 	@echo "make bench       the benchmark"
@@ -51,6 +52,10 @@ test: venv
 # Each walk is made by its seed alone; a red one prints the line that repeats it and leaves its history in var/walks.
 walks: venv
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--runs $(or $(RUNS),10000)) $(ARGS)
+
+# The same requests come again with the same seed; a red one lists what was sent and what was answered.
+fuzz-api: venv
+	@REQUESTS=$(or $(REQUESTS),20000) LIMIT=$(or $(LIMIT),540) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -q --tb=short --show-capture=no tests/api/fuzz.py $(ARGS)
 
 coverage-map: venv
 	$(BIN)/python -m tests.coverage_map
