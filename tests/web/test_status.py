@@ -7,8 +7,9 @@ from django.utils import timezone
 
 from tests.factories import frankfurt, give, make_environment, make_user, server, start
 from tests.web.run_scene import Stage
+from upgrades.domain import run as core
 from upgrades.domain.freshness import IDLE, SLACK, WATCHED
-from upgrades.models import Agent, Heartbeat, LogFile, LogLine
+from upgrades.models import Agent, Heartbeat, LogFile, LogLine, Run
 from upgrades.queries import operation as asked
 from upgrades.services import operation
 
@@ -240,3 +241,25 @@ def test_of_two_silent_hosts_the_longer_silence_counts(client, stage):
 
 def test_workers_count_as_seen_for_as_long_as_is_said():
     assert timedelta(seconds=3 * 3) < asked.WORKER_SILENT
+
+
+# Runs that workers cannot go on with.
+
+
+def test_a_parked_run_says_so_on_its_page_and_on_the_status_page(client, stage):
+    since = timezone.now() - timedelta(minutes=2)
+    client.force_login(stage.operator)
+    assert "Workers cannot go on" not in words(board(client, stage)) + status(client)
+    Run.objects.filter(pk=stage.run_id).update(parked_since=since)
+    page = words(client.get(f"/runs/{stage.run_id}/"))
+    assert "<b>Workers cannot go on with this run.</b>" in page
+    assert "It is tried once a minute; until then nothing here opens by itself" in page
+    assert f'<b>Workers cannot go on with <a href="/runs/{stage.run_id}/">' in status(client)
+
+
+def test_a_run_that_is_over_is_parked_no_more(client):
+    stage = Stage()
+    Run.objects.filter(pk=stage.run_id).update(parked_since=timezone.now())
+    stage.act(core.Abort(reason="The window was withdrawn."))
+    client.force_login(stage.operator)
+    assert "Workers cannot go on" not in words(client.get(f"/runs/{stage.run_id}/")) + status(client)
