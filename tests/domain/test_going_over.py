@@ -186,3 +186,23 @@ def test_a_skipped_step_of_the_route_leads_on_along_it():
     scene = SameSchema().launch(*NOT_ANNOUNCED)
     scene.deviate("skip")
     assert scene.state.current == "force-upgrade-mode"
+
+
+def test_a_backup_that_was_never_announced_goes_over_to_the_general_procedure():
+    scene = SameSchema().launch("00-05060", "21-22911", "21-22172")
+    assert outcomes(scene) == ["backup-without-announcement"]
+    assert scene.state.text == ("config-server-ha", 1)
+
+
+def test_an_upgraded_database_holds_the_run_where_the_schema_stays():
+    scene = SameSchema().launch("00-05060", "21-22911", "21-22171")
+    assert outcomes(scene) == ["unplanned-database"]
+    assert scene.state.status is RunStatus.HELD
+
+
+def outcomes(scene):
+    return [
+        recorded.event.outcome
+        for recorded in scene.history
+        if isinstance(recorded.event, run_events.OutcomeReached) and recorded.event.gate == "initialized"
+    ]

@@ -317,7 +317,8 @@ class Crew:
             try:
                 team.turn()
                 complaint = team.finished(expected)
-            except Error:
+            except (Error, simulator_client.SimulatorUnavailable):
+                # The servers of a step get their order once: a simulator that answers too late has it, too.
                 patience()
                 continue
             if complaint is not None:

@@ -35,7 +35,7 @@ from upgrades.domain.verdict import Value
 from upgrades.models import Environment, Membership, Run
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import runs
-from upgrades.services.rehearsal_scenarios import Expected
+from upgrades.services.rehearsal_scenarios import Expected, Slip
 from upgrades.services.sign_in import Proof
 from upgrades.services.simulated import play
 
@@ -167,6 +167,7 @@ class Rehearsal:
     approver: AbstractUser
     world: str
     delays: Mapping[str, float] = field(default_factory=dict)
+    slips: Mapping[str, Slip] = field(default_factory=dict)
     done_in_world: set[tuple[str, int]] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
 
@@ -208,11 +209,22 @@ class Rehearsal:
         if passed < self.delays.get(step.copy_of or step.id, 0.0):
             return []
         self.done_in_world.add(key)
+        slip = self.slips.get(step.copy_of or step.id)
+        if slip is not None:
+            self._slip(slip, state.application(slip.role))
+            if slip.instead:
+                return ["servers: something else than the step says"]
         try:
             said = play(self.world, step, state)
         except simulator_client.SimulatorRefused:
             return []  # in this step nothing is done on the servers
         return [f"servers: {said}"]
+
+    def _slip(self, slip: Slip, server: str) -> None:
+        if slip.goes_wrong:
+            simulator_client.misbehave(self.world, slip.goes_wrong, server=server)
+        if slip.actions:
+            simulator_client.act(self.world, *({**action, "server": server} for action in slip.actions))
 
     def finished(self, expected: Expected) -> str | None:
         """Empty when the run stands where the scenario must lead, a sentence when it went wrong, None to go on."""

@@ -24,10 +24,26 @@ class Expected:
     recorded: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Slip:
+    """On the server of `role`: what goes wrong there, and what the crew does, in order; `instead` of what the step says,
+    or before it."""
+
+    role: str
+    goes_wrong: str = ""
+    actions: tuple[Mapping[str, Any], ...] = ()
+    instead: bool = False
+
+
+OTHER_DATABASE = Slip("new", goes_wrong="wrong-database")
+OPTION_LEFT = ({"action": "set-upgrade-mode", "on": True}, {"action": "start"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """`world` is what the simulator takes, `bindings` names the server of each role; empty, the world itself says who
-    plays what. `delays` are steps for which the crew takes its time, in seconds."""
+    plays what. `delays` are steps for which the crew takes its time, in seconds; `slips` what it does wrongly on the
+    servers, or what goes wrong there, just before it does what the step says."""
 
     expected: Expected
     world: Mapping[str, Any]
@@ -35,6 +51,7 @@ class Scenario:
     parameters: Mapping[str, str] = field(default_factory=dict)
     bindings: Mapping[str, str] = field(default_factory=dict)
     delays: Mapping[str, float] = field(default_factory=dict)
+    slips: Mapping[str, Slip] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(
         default_factory=dict
     )  # what is recorded of the environment besides
@@ -70,6 +87,33 @@ _UPGRADED = _pair(
     Expected(ending="completed", visited=("point-to-new-database",)),
     **{"database-upgraded": "true", "keep-database-until": "2030-12-31"},
 )
+
+
+def _again_in_upgrade_mode(of: Scenario) -> dict[str, Scenario]:
+    """The same course where the option of upgrade mode still stands in the file of a server that is started again."""
+    return {
+        f"{step}-in-upgrade-mode": replace(
+            of,
+            expected=Expected(held_at=step),
+            slips={step: Slip(role, actions=OPTION_LEFT, instead=True)},
+        )
+        for step, role in (("start-remaining", "old"), ("start-former", "new"))
+    }
+
+
+_HELD_AT_LAUNCH = Expected(held_at="launch-new")
+_UPGRADED_AND_WRONG = {
+    # The file still names the former database: the server finds an older primary on it, or none that differs.
+    "database-left-behind": replace(
+        _UPGRADED, expected=_HELD_AT_LAUNCH, slips={"launch-new": OTHER_DATABASE}
+    ),
+    "backup-on-upgraded-database": replace(
+        _UPGRADED,
+        expected=_HELD_AT_LAUNCH,
+        world={"world": "frankfurt", "scenario": "compatible"},
+        slips={"launch-new": OTHER_DATABASE},
+    ),
+}
 
 _LCA_TARGETS = {"SCS": "8.5.100", "LCA": "8.5.101"}
 _LCA = {
@@ -151,6 +195,7 @@ _SAME_SCHEMA = {
     "same-schema": _same_schema("same-schema", COMPLETED),
     "not-announced": _same_schema("forced", _GONE_OVER),
     "upgrade-mode": _same_schema("automatic", _GONE_OVER),
+    **_again_in_upgrade_mode(_same_schema("same-schema", COMPLETED)),
 }
 
 
@@ -251,6 +296,14 @@ _ROLLBACKS = {
             second_replaced="true",
             former_database="true",
         ),
+        "one-replaced": _back(
+            _upgraded("8.1.3", replaced=("confserv_b",)),
+            "8.1.3",
+            "start-first",
+            master_operational="true",
+            second_replaced="false",
+            former_database="false",
+        ),
     },
     "rollback-immediate": {
         "same-database": _back(
@@ -283,6 +336,13 @@ _ROLLBACKS = {
             *("restore-database", "stop-both", "databases-online"),
             database_restore="true",
             second_replaced="true",
+        ),
+        "one-replaced": _back(
+            _upgraded("8.1.3", replaced=("confserv_b",)),
+            "8.1.3",
+            "reset-all",
+            database_restore="false",
+            second_replaced="false",
         ),
     },
     "rollback-standalone": {
@@ -346,6 +406,8 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         **{name: _pair(name, expected) for name, expected in _HA.items()},
         "database-upgraded": _UPGRADED,
         # Nobody logs client totals, so the crew proves by reconnection that all clients have moved.
+        **_UPGRADED_AND_WRONG,
+        **_again_in_upgrade_mode(_pair("automatic", COMPLETED)),
         "by-reconnection": replace(_pair("automatic", COMPLETED), world={"world": "frankfurt", "clients": 0}),
     },
     "lca": _LCA,
@@ -359,11 +421,17 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
             Expected(ending="completed", visited=("force-upgrade-mode",)), "forced", **_PROXY_PAIR
         ),
         "compatible": _proxies(Expected(ending="compatible"), "compatible", **_PROXY_PAIR),
+        "same-schema": _proxies(_HELD_AT_LAUNCH, "same-schema", **_PROXY_PAIR),
+        "other-master": replace(
+            _proxies(_HELD_AT_LAUNCH, "automatic", **_PROXY_PAIR), slips={"launch-new": OTHER_DATABASE}
+        ),
+        **_again_in_upgrade_mode(_proxies(COMPLETED, "automatic", **_PROXY_PAIR)),
     },
     "disaster-recovery": {"database-upgraded": _DORMANT, "same-database": _DORMANT_SAME},
     "database-migration": {
         "schema": _list(**_DATABASE, convert_languages="false"),
         "languages": _list(**_DATABASE, convert_languages="true"),
+        "one-site": replace(_list(**_DATABASE, convert_languages="false"), environment={}),
     },
     "log-database-schema": {"schema": _list(target_schema="8.5.1")},
     "lrm-removal": {"uninstall": _list()},

@@ -25,6 +25,7 @@ from upgrades.models import Environment, Target
 from upgrades.queries.procedures import newest, procedure_of
 from upgrades.services import procedures, starting
 from upgrades.services.plan_rehearsal import WORLDS, Course, PlanRehearsal, WentWrong, prepare
+from upgrades.services.rehearsal_branches import NOT_PLAYED, branches, taken
 from upgrades.services.rehearsal_crew import Rehearsal, crew
 from upgrades.services.rehearsal_scenarios import SCENARIOS, Expected
 from upgrades.services.simulated import environment_from_world
@@ -60,6 +61,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_: Any, **options: Any) -> None:
+        self.carried_out: list[int] = []
         if options["plan"]:
             self._handle_plan(options["plan"], options["speed"], options["limit"])
             return
@@ -77,6 +79,19 @@ class Command(BaseCommand):
                     wrong.append(f"{procedure}, {name}")
         if wrong:
             raise CommandError(f"Not as expected: {'; '.join(wrong)}.")
+        if options["all"]:
+            self._compare_with_texts({procedure for procedure, _ in wanted})
+
+    def _compare_with_texts(self, names: set[str]) -> None:
+        """Say which branches of these procedures no run took; a text that nobody has rehearsed proves nothing."""
+        wanted = {branch for name in names for branch in branches(procedure_of(newest(name)))}
+        missed = sorted(wanted - {branch for run in self.carried_out for branch in taken(run)})
+        for branch in missed:
+            self._say(f"{', '.join(branch)}: {NOT_PLAYED.get(branch, 'no scenario came to it')}")
+        self._say(f"{len(wanted) - len(missed)} of {len(wanted)} branches of {len(names)} procedures taken")
+        unproved = [branch for branch in missed if branch not in NOT_PLAYED]
+        if unproved:
+            raise CommandError(f"{len(unproved)} branches have no scenario that comes to them.")
 
     def _handle_plan(self, name: str, speed: float, limit: float) -> None:
         _publish()
@@ -142,6 +157,7 @@ class Command(BaseCommand):
         )
         try:
             rehearsal = begin(procedure, scenario, world)
+            self.carried_out.append(rehearsal.run_id)
             return self._carry_out(rehearsal, played.expected, limit)
         finally:
             simulator_client.delete(world["world"])
@@ -243,7 +259,7 @@ def begin(procedure: str, scenario: str, world: dict[str, Any]) -> Rehearsal:
         by=operator,
         command_id=uuid.uuid4(),
     )
-    return Rehearsal(done.run, operator, approver, world["world"], played.delays)
+    return Rehearsal(done.run, operator, approver, world["world"], played.delays, played.slips)
 
 
 def _bindings(environment: Environment, procedure: str, played: Mapping[str, str]) -> dict[str, int]:
