@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import functools
 import re
 import secrets
 import ssl
@@ -124,6 +125,9 @@ class _Answer:
     body: bytes
 
 
+_system_authorities = functools.cache(ssl.create_default_context)  # reading them takes longer than a poll
+
+
 class AgentClient:
     """Asks agents; safe for many questions at once, one event loop.
 
@@ -151,7 +155,7 @@ class AgentClient:
         """The connections whose TLS rests on this certificate: none of them serves an agent with another one."""
         found = self._http.get(certificate)
         if found is None:
-            tls = trusting(certificate) if certificate else self._tls or ssl.create_default_context()
+            tls = trusting(certificate) if certificate else self._tls or _system_authorities()
             found = self._http[certificate] = httpx.AsyncClient(
                 # One deadline over the whole answer holds; httpx's own would start again with every byte.
                 timeout=None,  # noqa: S113

@@ -57,7 +57,7 @@ def measure(team: Team, say: Callable[[str], None]) -> list[Figure]:
 
 
 async def _polls(environment: int) -> list[Figure]:
-    async with AgentClient(deadline=polling.ANSWER_WITHIN, tls=polling.trusted()) as client:
+    async with AgentClient(deadline=polling.ANSWER_WITHIN) as client:
         loop = polling.Loop(client, time.monotonic() + 600)
         await asyncio.to_thread(Agent.objects.update, lease_until=None, due_at=None)
         claimed = await asyncio.to_thread(polling.claim, loop.token)
@@ -134,7 +134,7 @@ def _lines(environment: int) -> Figure:
 
 
 async def _read_on(environment: int) -> None:
-    async with AgentClient(deadline=polling.ANSWER_WITHIN, tls=polling.trusted()) as client:
+    async with AgentClient(deadline=polling.ANSWER_WITHIN) as client:
         loop = polling.Loop(client, time.monotonic() + 600)
         await asyncio.to_thread(polling.claim, loop.token)
         for agent in await asyncio.to_thread(_agents_of, environment):

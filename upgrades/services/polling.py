@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-import ssl
 import time
 import uuid
 from collections.abc import Callable
@@ -519,13 +517,10 @@ def _questions(agent_ids: tuple[int, ...]) -> dict[int, list[Question]]:
     return found
 
 
-trusted = functools.cache(ssl.create_default_context)  # reading the authorities takes longer than a poll
-
-
 async def _follow_agents(
     seconds: float, hand_over: Callable[[uuid.UUID], object] | None, before: uuid.UUID | None
 ) -> int:
-    async with AgentClient(deadline=ANSWER_WITHIN, tls=trusted()) as client:
+    async with AgentClient(deadline=ANSWER_WITHIN) as client:
         return await Loop(client, time.monotonic() + seconds, hand_over, before).run()
 
 
