@@ -190,6 +190,8 @@ TEMPLATES = [
     },
 ]
 
+FORM_RENDERER = "upgrades.web.form_renderer.FormRenderer"
+
 # --- stores ---------------------------------------------------------------------------------------
 
 DATABASES: dict[str, dict[str, Any]] = {
