@@ -1,5 +1,6 @@
 """Log lines as they are met in the field, and as nobody would want to meet them."""
 
+import gc
 from datetime import datetime
 from pathlib import Path
 
@@ -528,3 +529,36 @@ def test_records_are_frozen():
         event.number = 22171
     assert event == LogEvent(0, 25, 22170, "Standard", "x", datetime(2026, 3, 1, 22, 0, 1), CARRIED)
     assert hash(event) == hash(one("22:00:01.000 Std 22170 x"))
+
+
+# --- what it does around it ---
+
+
+def test_garbage_is_collected_again_after_reading_whatever_came_of_it():
+    records("10:00:00.000 Std 22170 text")
+    assert gc.isenabled()
+    with pytest.raises(UnfinishedLine):
+        read(start(), b"no end", 0)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        records("10:00:00.000 Std 22170 text")
+        assert not gc.isenabled()  # somebody else wants it so
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("text", ["", "plain", "\u00fc", "a\0b", "5 GCTI-21-22170 x", "22170 22170"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_an_event_is_the_same_whether_its_line_comes_whole_or_was_shortened(text, end):
+    """Whole lines of the commonest form are read by a way of their own."""
+    head = b"Local time:       2026-03-01T22:00:00.000\n"
+    for number in ("22170", "04120"):
+        raw = f"22:00:01.000 Std {number} {text}".encode() + end
+        _, [_, whole] = read(start(), head + raw, 0)
+        kept = len(raw) - 1
+        _, [_, _, shortened] = read(
+            start(), head + raw[:kept], 0, cuts=[Cut(len(head), kept, len(raw), "0" * 64)]
+        )
+        assert shortened == whole
+        assert type(whole) is LogEvent
