@@ -1,6 +1,5 @@
 """Log lines as they are met in the field, and as nobody would want to meet them."""
 
-import gc
 from datetime import datetime
 from pathlib import Path
 
@@ -532,20 +531,6 @@ def test_records_are_frozen():
 
 
 # --- what it does around it ---
-
-
-def test_garbage_is_collected_again_after_reading_whatever_came_of_it():
-    records("10:00:00.000 Std 22170 text")
-    assert gc.isenabled()
-    with pytest.raises(UnfinishedLine):
-        read(start(), b"no end", 0)
-    assert gc.isenabled()
-    gc.disable()
-    try:
-        records("10:00:00.000 Std 22170 text")
-        assert not gc.isenabled()  # somebody else wants it so
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize("text", ["", "plain", "\u00fc", "a\0b", "5 GCTI-21-22170 x", "22170 22170"])

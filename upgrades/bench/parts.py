@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from agent import configuration
-from agent.messages import Cursor
+from agent.messages import BODY_LIMIT, Cursor
 from agent.polling import Logs, Question
 from upgrades.adapters import event_store
 from upgrades.bench.agents import application_of, log_of, name_of
@@ -208,12 +208,23 @@ def _content(lines: int) -> bytes:
     return head + (DEBUG * 9 + EVENT).encode() * (lines // 10)
 
 
+def _answers(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The content in whole lines, as much at a time as fits into an answer, where it stands in base64."""
+    at, most = 0, BODY_LIMIT // 4 * 3
+    while at < len(content):
+        end = content.rfind(b"\n", at, at + most) + 1
+        yield at, content[at:end]
+        at = end
+
+
 def _lines() -> list[Figure]:
-    """By processor time: one process reads, and what others do at the time is not its doing."""
+    """By processor time: one process reads, and what others do at the time is not its doing. In pieces as agents send them."""
     content = _content(LINES)
     state = ParserState.initial(application_type="21", file_name="confserv.log")
+    pieces = list(_answers(content))
     began = time.process_time()
-    read(state, content, 0)
+    for at, piece in pieces:
+        state, _ = read(state, piece, at)
     rate = LINES / (time.process_time() - began)
     return [
         Figure(

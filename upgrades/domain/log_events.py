@@ -17,10 +17,8 @@ name before it; see `_Clock`. The order of events is the order of their offsets;
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -265,25 +263,6 @@ def read(
     """
     if offset != state.offset:
         raise OutOfOrder(f"This part of the log begins at byte {offset}, but byte {state.offset} is next.")
-    with _uncollected():
-        return _read(state, data, cuts, final)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Nothing that is made here refers back to itself, and looking for what does took a quarter of all the time."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
-def _read(
-    state: ParserState, data: bytes, cuts: Iterable[Cut], final: bool
-) -> tuple[ParserState, list[Record]]:
     reader = _Reader(state)
     start = 0
     for cut in sorted(cuts, key=lambda each: each.offset):
