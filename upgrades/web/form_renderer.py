@@ -10,7 +10,7 @@ from typing import Any
 
 from django.forms.renderers import DjangoTemplates
 from django.http import HttpRequest
-from django.utils.html import conditional_escape
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 _WIDGETS = "django/forms/widgets/"
@@ -24,35 +24,32 @@ class FormRenderer(DjangoTemplates):
         write = _WRITERS.get(template_name)
         if write is None:
             return super().render(template_name, context, request)
-        return SafeString(write(context["widget"]))
+        return write(context["widget"])
 
 
-def _input(widget: Mapping[str, Any]) -> str:
+def _input(widget: Mapping[str, Any]) -> SafeString:
     value = widget["value"]
-    shown = "" if value is None else f' value="{_escaped(value)}"'
-    return f'<input type="{widget["type"]}" name="{_escaped(widget["name"])}"{shown}{_attributes(widget)}>'
+    shown = "" if value is None else format_html(' value="{}"', value)
+    return format_html(
+        '<input type="{}" name="{}"{}{}>', widget["type"], widget["name"], shown, _attributes(widget)
+    )
 
 
-def _textarea(widget: Mapping[str, Any]) -> str:
-    text = _escaped(widget["value"]) if widget["value"] else ""
-    return f'<textarea name="{_escaped(widget["name"])}"{_attributes(widget)}>\n{text}</textarea>'
+def _textarea(widget: Mapping[str, Any]) -> SafeString:
+    text = widget["value"] or ""
+    return format_html('<textarea name="{}"{}>\n{}</textarea>', widget["name"], _attributes(widget), text)
 
 
-def _attributes(widget: Mapping[str, Any]) -> str:
-    written = []
-    for name, value in widget["attrs"].items():
-        if value is True:
-            written.append(f" {_escaped(name)}")
-        elif value is not False:
-            written.append(f' {_escaped(name)}="{_escaped(value)}"')
-    return "".join(written)
+def _attributes(widget: Mapping[str, Any]) -> SafeString:
+    written = (
+        (name, "" if value is True else format_html('="{}"', value))
+        for name, value in widget["attrs"].items()
+        if value is not False
+    )
+    return format_html_join("", " {}{}", written)
 
 
-def _escaped(value: object) -> str:
-    return conditional_escape(value if isinstance(value, str) else str(value))
-
-
-_WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+_WRITERS: dict[str, Callable[[Mapping[str, Any]], SafeString]] = {
     f"{_WIDGETS}textarea.html": _textarea,
     **{f"{_WIDGETS}{kind}.html": _input for kind in _INPUTS},
 }
