@@ -95,8 +95,13 @@ class Checker:
             " app.environment_id FROM upgrades_logline AS line JOIN upgrades_logfile AS file ON file.id = line.file_id"
             " JOIN upgrades_application AS app ON app.id = file.application_id ORDER BY line.file_id, line.offset, line.id"
         )
+        self.events_of, self.events_at = defaultdict(list), {}
         for line in self.lines:
             line["place"] = _place(line)
+            if line["kind"] == "event":
+                whose = (line["environment_id"], line["application"])
+                self.events_of[whose].append(line)
+                self.events_at.setdefault((*whose, line["place"], line["offset"]), line)
         self._unique()
         self._lines()
         self._processes()
@@ -184,8 +189,9 @@ class Checker:
         if len(content) < file["cursor"]:
             return  # truncated since; the agent will say so
         offsets = [offset for (offset, kind) in mine if kind != "gap"]
-        for offset in offsets:
-            line = next(row for (at, kind), row in mine.items() if at == offset and kind != "gap")
+        for (offset, kind), line in mine.items():
+            if kind == "gap":
+                continue
             raw = bytes(line["raw"])
             if content[offset : offset + len(raw)] != raw:
                 self.say(
@@ -486,16 +492,12 @@ class Checker:
                 "I1",
                 f"{place}: it rests on {seen['event']} at {seen['offset']}, before the watermark {marks[seen['file']]}",
             )
-        stored = [
-            row
-            for row in self.lines
-            if (row["place"], row["offset"], row["kind"], row["application"], row["environment_id"])
-            == (seen["file"], seen["offset"], "event", seen["application"], run.row["environment_id"])
-        ]
-        if not stored:
+        row = self.events_at.get(
+            (run.row["environment_id"], seen["application"], seen["file"], seen["offset"])
+        )
+        if row is None:
             self.say("I1", f"{place}: the line at {seen['offset']} of {seen['file']} is not stored")
             return
-        row = stored[0]
         if (
             hashlib.sha256(bytes(row["raw"])).hexdigest() != seen["line_sha256"]
             or row["event"] != seen["event"]
@@ -647,16 +649,8 @@ class Checker:
                 _all([item["events"] for item in gate["outcomes"]]) | set(gate.get("normal", {})) | {STARTED}
             )
             marks = begun[0]["body"]["watermarks"].get(one["body"]["application"], {})
-            for line in self.lines:
-                if (
-                    line["kind"] != "event"
-                    or line["event"] not in wanted
-                    or line["application"] != one["body"]["application"]
-                ):
-                    continue
-                if line["environment_id"] != run.row["environment_id"] or line["offset"] < marks.get(
-                    line["place"], 0
-                ):
+            for line in self.events_of[run.row["environment_id"], one["body"]["application"]]:
+                if line["event"] not in wanted or line["offset"] < marks.get(line["place"], 0):
                     continue
                 later = any(file == line["place"] and offset > line["offset"] for file, offset in places)
                 if later and (line["place"], line["offset"]) not in places:
