@@ -18,7 +18,14 @@ from upgrades.api.problems import not_found
 from upgrades.api.shapes import In, Out, Page
 from upgrades.domain.api_scopes import NOTICES
 from upgrades.models import Environment as Row
-from upgrades.queries.notices import ChoicesHere, EndpointView, choices_page, endpoint_view, notices_page
+from upgrades.queries.notices import (
+    ChoicesHere,
+    EndpointView,
+    choices_page,
+    endpoint_view,
+    message_line,
+    notices_page,
+)
 from upgrades.services import notice_endpoints
 from upgrades.services.environment_editing import administered_by
 from upgrades.services.notice_choices import choose_here
@@ -281,7 +288,7 @@ def remove_endpoint(request: HttpRequest, environment_id: int, endpoint_id: int)
     scope=NOTICES,
     takes=[],
 )
-def try_endpoint(request: HttpRequest, environment_id: int, endpoint_id: int) -> Message:
+def try_endpoint(request: HttpRequest, environment_id: int, endpoint_id: int) -> object:
     """Send a test message now, and say what came of it. Ten a minute in an environment."""
     _must_be_there(_administered(request, environment_id), endpoint_id)
     row = notice_endpoints.try_endpoint(
@@ -290,15 +297,7 @@ def try_endpoint(request: HttpRequest, environment_id: int, endpoint_id: int) ->
         by=person(request),
         command_id=command_id(request),
     )
-    return Message(
-        title=row.notice.title,
-        at=row.notice.at,
-        state=row.state,
-        outcome=row.outcome,
-        attempts=row.attempts,
-        next_at=row.next_at,
-        to="",
-    )
+    return message_line(row)
 
 
 @operation(

@@ -167,7 +167,7 @@ def notices_page(environment: Environment) -> NoticesPage:
     for row in rows.filter(endpoint__isnull=False).order_by("-pk")[:RECENT]:
         assert row.endpoint_id is not None
         if len(results[row.endpoint_id]) < RESULTS:
-            results[row.endpoint_id].append(_line(row))
+            results[row.endpoint_id].append(message_line(row))
     parked = rows.filter(state=NoticeDelivery.State.PARKED).select_related("notice", "user", "endpoint")
     return NoticesPage(
         endpoints=tuple(
@@ -176,7 +176,7 @@ def notices_page(environment: Environment) -> NoticesPage:
         ),
         waiting=rows.filter(state=NoticeDelivery.State.WAITING).count(),
         given_up=rows.filter(state=NoticeDelivery.State.PARKED).count(),
-        parked=tuple(_line(row, _recipient(row)) for row in parked.order_by("-pk")[:PARKED]),
+        parked=tuple(message_line(row, _recipient(row)) for row in parked.order_by("-pk")[:PARKED]),
     )
 
 
@@ -213,7 +213,8 @@ def endpoint_version(row: NoticeEndpoint) -> str:
     )
 
 
-def _line(row: NoticeDelivery, to: str = "") -> MessageLine:
+def message_line(row: NoticeDelivery, to: str = "") -> MessageLine:
+    """A message and what came of it, as pages and the API show it; `to` where it is not beside its endpoint."""
     return MessageLine(
         title=row.notice.title,
         at=row.notice.at,

@@ -405,9 +405,9 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
     "config-server-ha": {
         **{name: _pair(name, expected) for name, expected in _HA.items()},
         "database-upgraded": _UPGRADED,
-        # Nobody logs client totals, so the crew proves by reconnection that all clients have moved.
         **_UPGRADED_AND_WRONG,
         **_again_in_upgrade_mode(_pair("automatic", COMPLETED)),
+        # Nobody logs client totals, so the crew proves by reconnection that all clients have moved.
         "by-reconnection": replace(_pair("automatic", COMPLETED), world={"world": "frankfurt", "clients": 0}),
     },
     "lca": _LCA,
