@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import connections
@@ -19,6 +20,7 @@ from upgrades.models import Agent
 from upgrades.services import polling
 
 AGENTS, WORKERS = 200, 3
+PATIENCE = 240  # seconds, of what need not be quick in a test
 pytestmark = [pytest.mark.usefixtures("short_connections"), pytest.mark.django_db(transaction=True)]
 
 
@@ -67,13 +69,13 @@ def many(hall):
 
 
 @contextmanager
-def workers(count, limit=polling.AGENTS_PER_LOOP):
+def workers(count, deadline=polling.ANSWER_WITHIN):
     """So many polling loops, each with a thread, an event loop and connections of its own, as processes have."""
     loops = []
 
     def work():
         async def follow():
-            async with new_client(deadline=polling.ANSWER_WITHIN) as client:
+            async with new_client(deadline=deadline) as client:
                 loop = polling.Loop(client, time.monotonic() + 600)
                 loops.append(loop)
                 while not loop.over:
@@ -98,8 +100,9 @@ def test_three_workers_look_at_two_hundred_agents_once_an_interval(many, hall, m
     monkeypatch.setattr(polling, "AGENTS_PER_LOOP", AGENTS // 2)  # none may take them all
     monkeypatch.setattr(polling, "HEALTH_EVERY", timedelta(minutes=10))  # longer than any machine needs here
     Agent.objects.update(due_at=None, seen_at=None)
-    with workers(WORKERS) as loops:
-        assert eventually(lambda: not Agent.objects.filter(seen_at=None).exists())
+    # Loops and agents share one process here, and a busy machine: none of them is late by its own fault.
+    with workers(WORKERS, deadline=PATIENCE) as loops:
+        assert eventually(lambda: not Agent.objects.filter(seen_at=None).exists(), seconds=PATIENCE)
         assert eventually(lambda: not Agent.objects.exclude(lease_token=None).exists())
         assert len({loop.token for loop in loops}) == WORKERS
     assert len(hall.looks) == AGENTS
@@ -110,8 +113,8 @@ def test_three_workers_look_at_two_hundred_agents_once_an_interval(many, hall, m
         == AGENTS
     )
     Agent.objects.update(due_at=timezone.now())  # now it is
-    with workers(WORKERS):
-        assert eventually(lambda: sum(hall.looks.values()) == 2 * AGENTS)
+    with workers(WORKERS, deadline=PATIENCE):
+        assert eventually(lambda: sum(hall.looks.values()) == 2 * AGENTS, seconds=PATIENCE)
         assert eventually(lambda: not Agent.objects.exclude(lease_token=None).exists())
     assert set(hall.looks.values()) == {2}
 
@@ -127,10 +130,18 @@ def test_slow_agents_keep_nobody_waiting(many, hall):
         assert eventually(lambda: not Agent.objects.exclude(lease_token=None).exists())
 
 
+def test_agents_that_open_runs_need_come_first(night):
+    needed = {row.pk for row in Agent.objects.filter(host__applications__bindings__run=night.run)}
+    others = Agent.objects.exclude(pk__in=needed)
+    others.update(due_at=timezone.now() - timedelta(minutes=5))
+    Agent.objects.filter(pk__in=needed).update(due_at=timezone.now() - timedelta(seconds=1))
+    assert others.exists()
+    assert set(polling.claim(uuid4(), limit=len(needed))) == needed
+    assert set(polling.claim(uuid4(), limit=1)) <= set(others.values_list("pk", flat=True))
+
+
 def test_what_a_dead_worker_held_is_looked_at_by_the_others(many, hall):
     Agent.objects.update(due_at=None, seen_at=None)
-    from uuid import uuid4
-
     dead = polling.claim(uuid4(), limit=50)
     Agent.objects.filter(pk__in=dead).update(lease_until=timezone.now() - timedelta(seconds=1))
     with workers(WORKERS - 1):

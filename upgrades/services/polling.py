@@ -51,9 +51,9 @@ CLAIM_EVERY = 0.1
 OVERLAP = 2.0  # seconds before its end at which a loop calls the next one
 NO_SHOW = 3.0  # seconds beyond its end that a loop waits for the next one to begin
 LATE = 10.0  # seconds beyond its end that a loop may last while the next one takes its agents
-TAKEN_AT_ONCE = (
-    10  # agents that the next loop takes in one turn: asking all at once would keep their lines waiting
-)
+# Agents that a loop begins with in one turn. Asking hundreds at once would keep the lines of all waiting, and use up the
+# time of their answers with our own work: agents that are well would be said to be slow.
+TAKEN_AT_ONCE = 10
 AGENTS_PER_LOOP = 500
 KILLS = (
     "Each worker that read its last answers died. They are read again at {again_at:%H:%M:%S} UTC; until then nothing of its"
@@ -79,12 +79,17 @@ class Plan:
 
 
 def claim(token: uuid.UUID, *, limit: int = AGENTS_PER_LOOP) -> list[int]:
-    """Take the lease of up to `limit` agents that are due and that nobody follows; gives their ids."""
+    """Take the lease of up to `limit` agents that are due and that nobody follows; gives their ids.
+
+    Those that open runs need come first.
+    """
     now = timezone.now()
+    needed = RunBinding.objects.exclude(run__status__in=agents.OVER).values("application__host")
     free = Q(lease_until=None) | Q(lease_until__lt=now)
     due = Q(due_at=None) | Q(due_at__lte=now)
     with transaction.atomic():
-        found = Agent.objects.select_for_update(skip_locked=True).filter(free, due).order_by("due_at", "id")
+        found = Agent.objects.select_for_update(skip_locked=True).filter(free, due)
+        found = found.order_by(Case(When(host__in=needed, then=0), default=1), "due_at", "id")
         ids = list(found.values_list("pk", flat=True)[:limit])
         # A lease that ran out was not given back: whoever had it died, or hangs.
         expired = When(lease_until__lt=now, then=F("leases_expired") + 1)
@@ -342,10 +347,10 @@ class Loop:
     async def _claimed(self) -> list[int]:
         """The agents that this loop follows from now on: due ones, and some of the loop before."""
         room = AGENTS_PER_LOOP - len(self.tasks)
-        found = await _thread(claim, self.token, limit=room)
+        at_once = min(TAKEN_AT_ONCE, room)
+        found = await _thread(claim, self.token, limit=at_once)
         if self.before is not None:
-            at_once = min(TAKEN_AT_ONCE, room - len(found))
-            taken = await _thread(take_over, self.token, self.before, limit=at_once)
+            taken = await _thread(take_over, self.token, self.before, limit=at_once - len(found))
             if taken is None:
                 self.before = None
             else:
