@@ -1,8 +1,8 @@
 """`Idempotency-Key`: the same request sent twice acts once and is answered the same.
 
 Two layers. The key becomes the id of the command, so the service itself acts once, whatever happens to the answer. And the
-answer is kept for two days. Refusals are not kept: nothing was done, and asking again is right. An advisory lock makes a
-second request with the key wait for the first one; it ends with the connection, so none outlives a process that died.
+answer is kept for two days. Refusals are not kept: nothing was done, and asking again is right. A second request with the
+key waits for the first one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from django.db import OperationalError, connection
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from psycopg.errors import LockNotAvailable
 
+from upgrades.adapters.session_lock import Taken, alone
 from upgrades.api.problems import AGAIN, Problem, bad_request
 from upgrades.models import ApiToken, StoredAnswer
 
@@ -58,7 +57,7 @@ def answer_once(
     The field `hides` of the answer is not kept: it is empty when the answer is given again.
     """
     digest = _digest(request)
-    with _alone(f"{token.pk} {key}"):
+    with _one_at_a_time(token, key):
         before = StoredAnswer.objects.filter(token=token, key=key).first()
         if before is not None:
             return _again(before, digest)
@@ -114,24 +113,17 @@ def _digest(request: HttpRequest) -> str:
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Nobody else with this name until the end of the block; 409 when somebody holds it for too long."""
-    number = int.from_bytes(hashlib.sha256(f"api key {name}".encode()).digest()[:8], signed=True)
-    with connection.cursor() as cursor:
+def _one_at_a_time(token: ApiToken, key: str) -> Iterator[None]:
+    """No second request with this key of the token until the end of the block; 409 when the first takes too long."""
+    with ExitStack() as held:
         try:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [number])
-        except OperationalError as failure:
-            if not isinstance(failure.__cause__, LockNotAvailable):
-                raise
+            held.enter_context(alone(f"api key {token.pk} {key}"))
+        except Taken as taken:
             raise Problem(
                 409,
                 "in-progress",
                 "It is being done",
                 "The first request with this key is still at work. Ask again shortly, with the same key, and get its answer.",
                 {"Retry-After": str(AGAIN)},
-            ) from failure
-    try:
+            ) from taken
         yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [number])

@@ -16,6 +16,8 @@ from typing import Any
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
+from upgrades.adapters.session_lock import alone
+
 logger = logging.getLogger(__name__)
 
 DEATHS = 3
@@ -38,7 +40,7 @@ def attempt(subject: str) -> Iterator[bool]:
 
     Raises Parked, before anything is done. Not for use within a transaction: the row must be there when the process dies.
     """
-    with _alone(subject):
+    with alone(f"attempt {subject}"):
         deaths, last, has_begun = _begin(subject)
         if not has_begun:
             raise Parked(subject, last + AGAIN_AFTER)
@@ -71,15 +73,3 @@ def _forget(subject: str) -> None:
         connection.close_if_unusable_or_obsolete()  # then with a new session
     with suppress(DatabaseError), connection.cursor() as cursor:
         cursor.execute("DELETE FROM upgrades_attempt WHERE subject = %s", [subject])
-
-
-@contextmanager
-def _alone(subject: str) -> Iterator[None]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"attempt {subject}"])
-    try:
-        yield
-    finally:
-        # A session that is gone has lost its locks already.
-        with suppress(DatabaseError), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"attempt {subject}"])
