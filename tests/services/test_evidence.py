@@ -1,6 +1,7 @@
 """Evidence files: whole, once, hashed, and gone with the refusal."""
 
 import hashlib
+import resource
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -11,7 +12,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 from tests.factories import make_user
 from tests.services.night import at_once
-from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn
+from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn, Unavailable
 from upgrades.models import Evidence
 from upgrades.services import evidence
 from upgrades.services.runs import Done, NoSuchRun
@@ -73,6 +74,48 @@ def test_a_file_of_exactly_the_limit_is_taken(night, settings):
     settings.EVIDENCE_MAX_BYTES = 1024
     night.go_to("backup-database")
     assert isinstance(attach(night, b"x" * 1024), Done)
+
+
+@pytest.fixture
+def no_room():
+    """The system writes no file beyond 64 KiB, as when the disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_file_for_which_the_folder_has_no_room_leaves_nothing_behind(night, no_room):
+    night.go_to("backup-database")
+    before = night.history
+    with pytest.raises(Unavailable, match=r"full, or cannot be written to\. Nothing was attached"):
+        attach(night, b"x" * 300_000)
+    assert files() == set()
+    assert not Evidence.objects.exists()
+    assert night.history == before
+    assert isinstance(attach(night, b"x" * 1000), Done)
+
+
+def test_a_folder_that_cannot_be_written_to_refuses_and_is_used_again_when_it_can(night, evidence_folder):
+    night.go_to("backup-database")
+    evidence_folder.parent.mkdir(exist_ok=True)
+    evidence_folder.touch()  # a file where the folder should be: nobody can write below it, not even root
+    command_id = uuid4()
+    with pytest.raises(Unavailable, match="cannot be written to"):
+        attach(night, command_id=command_id)
+    assert not Evidence.objects.exists()
+    evidence_folder.unlink()
+    assert not attach(night, command_id=command_id).repeated  # the same form, sent again
+    assert Evidence.objects.count() == len(files()) == 1
+
+
+def test_a_file_that_is_gone_from_the_folder_is_said_to_be_unreadable(night):
+    night.go_to("backup-database")
+    attach(night)
+    row = Evidence.objects.get()
+    Path(row.file.path).unlink()
+    with pytest.raises(Unavailable, match=r"“copy\.dmp” cannot be read now"):
+        evidence.open_file(night.run, row.pk, night.operator)
 
 
 def test_the_same_command_sent_twice_stores_one_file(night):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import unicodedata
 import uuid
@@ -25,6 +26,8 @@ from upgrades.services import register, runs
 from upgrades.services.people import actor_for
 from upgrades.services.runs import Done, NoSuchRun
 
+logger = logging.getLogger(__name__)
+
 MOST_FILES = 200  # of one run
 
 
@@ -40,7 +43,10 @@ def attach_file(
     command_id: UUID,
     head: str = "",
 ) -> Done:
-    """Store an uploaded file and put its hash on the record. A refusal leaves no file behind."""
+    """Store an uploaded file and put its hash on the record. A refusal leaves no file behind.
+
+    Unavailable where the folder for evidence is full or read-only.
+    """
     size = upload.size or 0
     limit = settings.EVIDENCE_MAX_BYTES
     if size > limit:
@@ -102,7 +108,7 @@ def _store(
     )
     # The file first and the run's lock after it: a slow disk must not keep others from acting.
     crash("evidence.before-file")
-    row.file.name = row.file.storage.save(f"{run_id}/{uuid.uuid4().hex}", upload)
+    row.file.name = _write(row, upload)
     crash("evidence.file-written")
     try:
         return _record(row, attach, by, command_id, head)
@@ -111,7 +117,29 @@ def _store(
         raise
     finally:
         if not _is_on_record(row):
-            row.file.storage.delete(row.file.name)
+            _remove(row, row.file.name)
+
+
+def _write(row: Evidence, upload: UploadedFile[bytes]) -> str:
+    """The name of the stored file. Unavailable where the folder takes no whole file; nothing of it is left there then."""
+    place = f"{row.run_id}/{uuid.uuid4().hex}"
+    try:
+        return row.file.storage.save(place, upload)
+    except OSError as trouble:
+        logger.error("evidence of run %s could not be stored: %s", row.run_id, trouble)
+        _remove(row, place)
+        raise Unavailable(
+            "The file could not be stored: the folder for evidence is full, or cannot be written to. Nothing was attached and "
+            "nothing else was changed. Tell the administrator and attach it again later, or write down where the file lies "
+            "and its SHA-256."
+        ) from trouble
+
+
+def _remove(row: Evidence, place: str) -> None:
+    try:
+        row.file.storage.delete(place)
+    except OSError as trouble:  # a file too many harms nobody; what happened to the act is what counts
+        logger.warning("evidence file %s is on no record and could not be removed: %s", place, trouble)
 
 
 def _record(row: Evidence, attach: Attach, by: AbstractUser, command_id: UUID, head: str) -> Done:
@@ -162,12 +190,19 @@ def clean_name(name: str) -> str:
 def open_file(run_id: int, evidence_id: int, by: AbstractUser) -> tuple[Evidence, File[bytes]]:
     """The row and the open file, for whoever has a role in the run's environment; the record says who opened it.
 
-    Unavailable when what is stored is not what was attached: then it is given to nobody.
+    Unavailable when it cannot be read, or what is stored is not what was attached: then it is given to nobody.
     """
     row = Evidence.objects.filter(pk=evidence_id, run_id=run_id).first()
     if row is None or not _may_act(row.run_id, by):
         raise NoSuchRun("There is no such file, or you have no role in its environment.")
-    file = row.file.open("rb")
+    try:
+        file = row.file.open("rb")
+    except OSError as trouble:
+        logger.error("evidence file %s of run %s cannot be read: %s", row.file.name, run_id, trouble)
+        raise Unavailable(
+            f"The stored file of “{row.name}” cannot be read now. Tell the administrator: the folder for evidence is not as it "
+            "was. The record of the run still has the file's SHA-256."
+        ) from trouble
     if hashlib.file_digest(file, "sha256").hexdigest() != row.sha256:
         file.close()
         raise Unavailable(
