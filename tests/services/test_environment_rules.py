@@ -210,6 +210,12 @@ def test_one_environment_in_trouble_does_not_keep_the_others_waiting(environment
     assert standing(other)
 
 
+def test_rules_are_looked_at_again_after_the_clock_was_set_back(environment):
+    assert environment_rules.check_due(now=timezone.now() + timedelta(minutes=5)) == 1
+    assert environment_rules.check_due() == 1
+    assert environment_rules.check_due() == 0
+
+
 def test_a_change_of_findings_shows_on_open_pages(environment):
     before = Environment.objects.get(pk=environment.pk).version
     environment.applications.filter(name="confserv_b").update(version="8.5.101")

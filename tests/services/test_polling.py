@@ -223,6 +223,37 @@ def claims(limit=500):
     return token, polling.claim(token, limit=limit)
 
 
+@pytest.mark.parametrize("step", [timedelta(minutes=5), timedelta(hours=1), timedelta(hours=23)])
+def test_a_clock_that_is_set_back_keeps_no_agent_waiting(real_night, monkeypatch, step):
+    """F36: neither what a worker held that died then, nor an agent whose next look is far ahead now."""
+    before = timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: before() + step)
+    token, held = claims(limit=1)
+    looked_at = Agent.objects.exclude(pk__in=held)
+    looked_at.update(due_at=timezone.now() + polling.HEALTH_EVERY)
+    assert len(held) == 1
+    assert looked_at.exists()
+    assert claims()[1] == []
+    monkeypatch.undo()
+    assert polling.overdue()
+    other, found = claims()
+    assert len(found) == Agent.objects.count()
+    assert polling.plan(held[0], token) is None  # should the other one live after all, it knows
+    assert polling.plan(held[0], other) is not None
+    assert claims()[1] == []
+    assert not polling.overdue()
+
+
+def test_a_clock_that_is_set_ahead_takes_the_lease_only_from_a_worker_that_does_not_renew_it(
+    real_night, monkeypatch
+):
+    token, held = claims()
+    before = timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: before() + timedelta(hours=1))
+    assert polling.renew(token, held[:1]) == 1
+    assert sorted(claims()[1]) == sorted(held[1:])
+
+
 def test_many_loops_that_claim_at_once_never_get_the_same_agent(real_night):
     for round_ in range(10):
         Agent.objects.update(lease_token=None, lease_until=None, due_at=None)
@@ -400,7 +431,7 @@ def test_a_loop_that_cannot_call_the_next_one_ends_as_any_other(real_night, good
 
 
 def test_without_an_agent_to_follow_no_other_loop_is_called(real_night):
-    Agent.objects.update(due_at=timezone.now() + timedelta(hours=1))
+    Agent.objects.update(due_at=timezone.now() + polling.HEALTH_EVERY + timedelta(seconds=30))
     assert polling.follow_agents(60.0, pytest.fail) == 0
 
 

@@ -302,7 +302,7 @@ def another_night(before=None):
     """A night of its own; the one before is over and costs nothing any more."""
     if before is not None:
         before.act(core.Abort(reason="The next night begins."))
-    Agent.objects.update(due_at=timezone.now() + timedelta(days=1))
+    Agent.objects.update(due_at="2100-01-01T00:00Z")
     return Night(place=f"Production · {uuid4().hex[:6]}")
 
 

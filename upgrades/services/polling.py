@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=6)
 RENEW_EVERY = 1.5
 HEALTH_EVERY = timedelta(seconds=15)
+CLOCKS_DIFFER = timedelta(seconds=60)  # by less between hosts of workers; by more, a clock was set
+SET_BACK = timedelta(days=1)  # nobody sets a clock back by more
 RETRY = 1.0  # seconds until an agent in trouble is asked again
 WAIT = 5.0  # seconds that a poll waits for news; a run that starts in between is noticed after that
 ANSWER_WITHIN = (
@@ -85,10 +87,8 @@ def claim(token: uuid.UUID, *, limit: int = AGENTS_PER_LOOP) -> list[int]:
     """
     now = timezone.now()
     needed = RunBinding.objects.exclude(run__status__in=agents.OVER).values("application__host")
-    free = Q(lease_until=None) | Q(lease_until__lt=now)
-    due = Q(due_at=None) | Q(due_at__lte=now)
     with transaction.atomic():
-        found = Agent.objects.select_for_update(skip_locked=True).filter(free, due)
+        found = Agent.objects.select_for_update(skip_locked=True).filter(_waits(now))
         found = found.order_by(Case(When(host__in=needed, then=0), default=1), "due_at", "id")
         ids = list(found.values_list("pk", flat=True)[:limit])
         # A lease that ran out was not given back: whoever had it died, or hangs.
@@ -103,6 +103,22 @@ def claim(token: uuid.UUID, *, limit: int = AGENTS_PER_LOOP) -> list[int]:
     if ids:
         crash("lease.taken")
     return ids
+
+
+def _waits(now: datetime, late: timedelta = timedelta()) -> Q:
+    """Agents that are due and that nobody follows, for so long at least.
+
+    A time that lies further ahead than any that is written now was written before the clock was set back: without this,
+    what a worker held that died then, and agents that nobody looks at all the time, would wait until the old time comes again.
+    """
+    until = now - late
+    free = Q(lease_until=None) | Q(lease_until__lt=until) | _before_setting_back("lease_until", now + LEASE)
+    due = Q(due_at=None) | Q(due_at__lte=until) | _before_setting_back("due_at", now + HEALTH_EVERY)
+    return free & due
+
+
+def _before_setting_back(field: str, furthest: datetime) -> Q:
+    return Q(**{f"{field}__gt": furthest + CLOCKS_DIFFER, f"{field}__lt": furthest + SET_BACK})
 
 
 def take_over(token: uuid.UUID, before: uuid.UUID, *, limit: int) -> list[int] | None:
@@ -147,9 +163,7 @@ def renew(token: uuid.UUID, agent_ids: list[int]) -> int:
 
 def overdue() -> bool:
     """Whether agents wait for somebody to follow them: then another loop is needed."""
-    late = timezone.now() - timedelta(seconds=1)
-    free = Q(lease_until=None) | Q(lease_until__lt=late)
-    return Agent.objects.filter(free, Q(due_at=None) | Q(due_at__lte=late)).exists()
+    return Agent.objects.filter(_waits(timezone.now(), timedelta(seconds=1))).exists()
 
 
 def followed_by(token: uuid.UUID) -> frozenset[int]:
