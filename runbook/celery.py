@@ -1,13 +1,16 @@
 """The Celery application; its settings are the CELERY_ ones of `runbook.settings`."""
 
+import contextlib
 import logging
 import logging.config
 import os
+import threading
 import time
 from contextvars import Token
 from typing import Any
 
-from celery import Celery
+import psutil
+from celery import Celery, bootsteps
 from celery.beat import PersistentScheduler
 from celery.signals import (
     beat_init,
@@ -69,6 +72,34 @@ class Clock(PersistentScheduler):
         """Sends what is due; the seconds until the next turn."""
         alive.tell_alive()
         return float(super().tick(*args, **kwargs))
+
+
+# The end of a worker.
+
+ENDED_WITHIN = (
+    30.0  # seconds; what a task has to do at its end takes CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT at most
+)
+HUNG = 70  # exit code
+
+
+class EndsForCertain(bootsteps.StartStopStep):
+    """A worker that hangs in its own end takes no tasks, and nobody starts another one: so it is ended, with its pool."""
+
+    def close(self, parent: Any) -> None:  # noqa: ARG002 - Celery's own signature
+        """Celery calls this when the worker begins to end, before anything that may hang."""
+        threading.Thread(target=_end_for_certain, daemon=True).start()
+
+
+def _end_for_certain() -> None:
+    time.sleep(ENDED_WITHIN)
+    logger.critical("this worker could not end by itself within %.0f s and is ended", ENDED_WITHIN)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    os._exit(HUNG)
+
+
+app.steps["worker"].add(EndsForCertain)
 
 
 # A sign of life of this worker, as a row.

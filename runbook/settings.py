@@ -368,8 +368,9 @@ CELERY_TASK_PUBLISH_RETRY = False  # whatever a lost message would have done is 
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_IGNORE_RESULT = True
+# No soft limit beside it: while Redis is away a worker cannot hear that its tasks are done. When Redis is back, the soft limit
+# would interrupt processes that work on nothing, in the middle of what they tell the worker, which cannot read on then.
 CELERY_TASK_TIME_LIMIT = 60
-CELERY_TASK_SOFT_TIME_LIMIT = 45
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
