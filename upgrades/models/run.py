@@ -72,7 +72,8 @@ class RunEvent(models.Model):
     database itself.
     """
 
-    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="events")
+    # The unique index over run and place finds the events of a run too; a second one would only slow appending down.
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="events", db_index=False)
     seq = models.PositiveIntegerField()
     kind = models.CharField(max_length=40)
     text = models.TextField()
