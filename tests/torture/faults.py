@@ -136,6 +136,13 @@ def _redis_away(place, chance):
     place.start_stores()
 
 
+@fault("Redis is away for 75 s, longer than a task may last", "F12", 30)
+def _redis_away_for_long(place, chance):
+    place.stores.redis.stop()
+    time.sleep(75)
+    place.start_stores()
+
+
 @fault("Redis loses everything (FLUSHALL)", "F11", 30)
 def _redis_flushed(place, chance):
     with plain_redis(place) as client:
@@ -173,6 +180,21 @@ def _redis_reset(place, chance):
     for _ in range(5):
         place.redis.reset()
         time.sleep(0.5)
+
+
+@fault("Redis fails over to a replica that lacks the last second, and back to one that lacks more", "F14", 15)
+def _redis_failover(place, chance):
+    first = place.redis.target
+    with place.replica_of_redis() as replica:
+        replica.replicaof("no", "one")  # what comes from now on never gets there
+        time.sleep(1)
+        place.redis.target = ("127.0.0.1", replica.connection_pool.connection_kwargs["port"])
+        place.stores.redis.kill()
+        place.redis.reset()
+        time.sleep(5)
+        place.start_stores()
+        place.redis.target = first
+        place.redis.reset()
 
 
 # PostgreSQL.

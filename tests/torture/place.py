@@ -19,10 +19,11 @@ from pathlib import Path
 import httpx
 import psutil
 import psycopg
+import redis
 import yaml
 
 from runbook.celery import BEAT_READY, WORKER_READY
-from runbook.stores import APP_ROLE, Stores, port_is_taken
+from runbook.stores import APP_ROLE, RedisServer, Stores, port_is_taken
 from tests.torture.history import History
 from tests.torture.proxy import Proxy
 
@@ -318,6 +319,27 @@ class Place:
         self.stores.start()
         for store in (self.stores.postgres, self.stores.redis):
             self.guard.watch(store.pid)
+
+    @contextlib.contextmanager
+    def replica_of_redis(self):
+        """A client of a second Redis that follows the first one and has all of it; it ends with the block."""
+        server = RedisServer(self.folder / "replica")
+        server.start()
+        self.guard.watch(server.pid)
+        try:
+            with (
+                redis.Redis.from_url(self.stores.redis.url) as first,
+                redis.Redis.from_url(server.url) as replica,
+            ):
+                here = first.connection_pool.connection_kwargs
+                replica.config_set("masterauth", here["password"])
+                replica.replicaof(here["host"], here["port"])
+                wait_for(
+                    lambda: replica.info("replication")["master_link_status"] == "up", what="the replica"
+                )
+                yield replica
+        finally:
+            server.stop()
 
     @contextlib.contextmanager
     def session(self):
