@@ -76,9 +76,8 @@ class Clock(PersistentScheduler):
 
 # The end of a worker.
 
-ENDED_WITHIN = (
-    30.0  # seconds; what a task has to do at its end takes CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT at most
-)
+# Seconds; what a task has to do at its end takes CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT at most.
+ENDED_WITHIN = 30.0
 HUNG = 70  # exit code
 
 

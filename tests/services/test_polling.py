@@ -396,6 +396,17 @@ def test_a_loop_is_taken_over_a_few_agents_at_a_time_and_nobody_else_is(real_nig
     assert polling.followed_by(heir) == set(mine)
 
 
+def test_many_due_agents_do_not_keep_those_of_the_loop_before_waiting(real_night, monkeypatch):
+    """Each turn takes some of both, however many are due."""
+    monkeypatch.setattr(polling, "TAKEN_AT_ONCE", 1)
+    before = uuid4()
+    [theirs] = polling.claim(before, limit=1)
+    heir = polling.Loop(new_client(), time.monotonic() + 600, before=before)
+    due, taken_over = asyncio.run(heir._claimed())
+    assert taken_over == theirs != due
+    assert polling.followed_by(before) == set()
+
+
 def test_an_agent_whose_answer_is_being_stored_is_taken_afterwards(real_night):
     before, mine = claims()
     heir = uuid4()

@@ -41,20 +41,18 @@ CLOCKS_DIFFER = timedelta(seconds=60)  # by less between hosts of workers; by mo
 SET_BACK = timedelta(days=1)  # nobody sets a clock back by more
 RETRY = 1.0  # seconds until an agent in trouble is asked again
 WAIT = 5.0  # seconds that a poll waits for news; a run that starts in between is noticed after that
-ANSWER_WITHIN = (
-    8.0  # seconds beyond the wait; with it still less than the life of a loop, so that no one is late unseen
-)
-CLOSING = (
-    1.0  # seconds that a loop which is over waits for answers; one late agent must not hold the others up
-)
+# Seconds beyond the wait; with it still less than the life of a loop, so that no one is late unseen.
+ANSWER_WITHIN = 8.0
+# Seconds that a loop which is over waits for answers; one late agent must not hold the others up.
+CLOSING = 1.0
 PROBE_EVERY = 0.5
 READS_PER_LOOK = 8  # answers that a look takes of the logs of an SCS
 CLAIM_EVERY = 0.1
 OVERLAP = 2.0  # seconds before its end at which a loop calls the next one
 NO_SHOW = 3.0  # seconds beyond its end that a loop waits for the next one to begin
 LATE = 10.0  # seconds beyond its end that a loop may last while the next one takes its agents
-# Agents that a loop begins with in one turn. Asking hundreds at once would keep the lines of all waiting, and use up the
-# time of their answers with our own work: agents that are well would be said to be slow.
+# Due agents that a loop begins with in one turn, and as many of the loop before. Asking hundreds at once would keep the
+# lines of all waiting, and use up the time of their answers with our own work: agents that are well would be said to be slow.
 TAKEN_AT_ONCE = 10
 AGENTS_PER_LOOP = 500
 KILLS = (
@@ -361,10 +359,11 @@ class Loop:
     async def _claimed(self) -> list[int]:
         """The agents that this loop follows from now on: due ones, and some of the loop before."""
         room = AGENTS_PER_LOOP - len(self.tasks)
-        at_once = min(TAKEN_AT_ONCE, room)
-        found = await _thread(claim, self.token, limit=at_once)
+        found = await _thread(claim, self.token, limit=min(TAKEN_AT_ONCE, room))
         if self.before is not None:
-            taken = await _thread(take_over, self.token, self.before, limit=at_once - len(found))
+            # Many due agents must not keep those of the loop before waiting: each has a share of the turn of its own.
+            share = min(TAKEN_AT_ONCE, room - len(found))
+            taken = await _thread(take_over, self.token, self.before, limit=share)
             if taken is None:
                 self.before = None
             else:
