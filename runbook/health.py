@@ -188,15 +188,34 @@ def _may_see_parts(request: HttpRequest) -> bool:
         return False
 
 
-STORE_AWAY = (
-    "<!doctype html><html lang=en><meta charset=utf-8><title>Runbook: the database is away</title>"
-    "<h1>The database does not answer</h1><p>Nothing was changed that you have not seen confirmed. "
-    "Load the page again in a few seconds; if this stays, tell whoever runs Runbook.</p></html>"
+_OUTAGE = (
+    "<!doctype html><html lang=en><meta charset=utf-8><title>Runbook: {what}</title>"
+    "<h1>{what}</h1><p>Nothing was changed that you have not seen confirmed. {now}</p></html>"
 )
+STORE_AWAY = _OUTAGE.format(
+    what="The database does not answer",
+    now="Load the page again in a few seconds; if this stays, tell whoever runs Runbook.",
+)
+# By SQLSTATE: PostgreSQL answers, and takes nothing more.
+_STILL_READ = "Runs can still be read. Tell whoever runs Runbook now, and send it again when {again}."
+READ_ONLY = {
+    "53100": _OUTAGE.format(
+        what="The database takes nothing more: its disk is full",
+        now=_STILL_READ.format(again="there is room"),
+    ),
+    "25006": _OUTAGE.format(
+        what="The database takes nothing now: it is read-only",
+        now=_STILL_READ.format(again="it takes changes again"),
+    ),
+}
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """503 with Retry-After while PostgreSQL is away: an outage is no fault of a page. Else a plain 500."""
-    if isinstance(sys.exc_info()[1], (OperationalError, InterfaceError)):
-        return HttpResponse(STORE_AWAY, status=503, headers={"Retry-After": "5"})
-    return plain_server_error(request)
+    """503 with Retry-After while PostgreSQL is away or takes nothing: an outage is no fault of a page. Else a plain 500."""
+    failure = sys.exc_info()[1]
+    text = READ_ONLY.get(getattr(getattr(failure, "__cause__", None), "sqlstate", None) or "")
+    if text is None and isinstance(failure, (OperationalError, InterfaceError)):
+        text = STORE_AWAY
+    if text is None:
+        return plain_server_error(request)
+    return HttpResponse(text, status=503, headers={"Retry-After": "5"})

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection, transaction
 
 from tests.factories import show_who
 from tests.web.run_scene import REASON, Stage, closing, no_agents
@@ -51,6 +52,36 @@ def waiting():
 
 
 # Acting.
+
+
+FULL = """
+CREATE FUNCTION disk_is_full() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = '53100'; END $$;
+CREATE TRIGGER disk_is_full BEFORE INSERT ON upgrades_runevent FOR EACH ROW EXECUTE FUNCTION disk_is_full();
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [(FULL, "its disk is full"), ("SET LOCAL transaction_read_only = on", "it is read-only")],
+)
+def test_a_database_that_takes_nothing_says_so_and_can_be_read(client, what, says):
+    """F19: the act is not done, and whoever sent it learns what is wrong; the run can still be looked at."""
+    stage = waiting()
+    client.force_login(stage.operator)
+    show_who(client, stage.operator)
+    before = kinds(stage)
+    client.raise_request_exception = False
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(what)
+        fields = {"command_id": str(uuid4()), "text": "The dump is on tape 7."}
+        answer = client.post(f"/runs/{stage.run_id}/note/", fields)
+        assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+        assert says in answer.text
+        assert "Runs can still be read" in answer.text
+        assert kinds(stage) == before
+        assert client.get(f"/runs/{stage.run_id}/").status_code == 200
+        transaction.set_rollback(True)
 
 
 def test_a_plain_form_acts_and_leads_back_to_the_page(send):

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 
 
 class SessionStore(DatabaseSessions):
-    """Raises `OperationalError` or `InterfaceError` where the database failed, else what Django raises."""
+    """Raises what the database said where it failed or takes no changes, else what Django raises."""
 
     def save(self, must_create: bool = False) -> None:
         try:
             super().save(must_create)
         except UpdateError as failure:
-            if isinstance(failure.__context__, (OperationalError, InterfaceError)):
+            if isinstance(failure.__context__, (OperationalError, InterfaceError, InternalError)):
                 raise failure.__context__ from None
             raise
