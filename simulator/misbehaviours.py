@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from simulator import reactions
+from simulator.logs import event_line, free_line
 from simulator.model import Refused, Server
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ LOG_FAULTS = {
 OTHERS = {
     "split-brain": "The backup of the pair turns primary too; on-start: as soon as the server is backup.",
     "clock-skew": "The clock of the host is off by that many seconds (300).",
+    "log-burst": "The server logs that many lines at once (100,000); one in a hundred is an event.",
     "agent-down": "The agent of the host does not run.",
 }
 MISBEHAVIOURS = {**STANDING, **LOG_FAULTS, **OTHERS}
@@ -97,15 +99,18 @@ def _on_server(world: World, what: str, server: Server, value: Any) -> None:
     if what == "split-brain":
         _split(world, server, value)
         return
+    if what == "log-burst":
+        _burst(world, server, 100_000 if value is True else int(_number(what, value, 1, 5_000_000)))
+        return
     default = DEFAULTS.get(what, True)
     server.misbehaviours[what] = (
         default if value is True else _number(what, value, 0) if what in DEFAULTS else True
     )
 
 
-def _number(what: str, value: Any, low: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= 86400:
-        raise Refused(f"{what} takes a number from {low:g} to 86400, true or false.")
+def _number(what: str, value: Any, low: float, high: float = 86400) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise Refused(f"{what} takes a number from {low:g} to {high:.0f}, true or false.")
     return value
 
 
@@ -146,6 +151,17 @@ def _truncate(world: World, server: Server) -> None:
 
 def _shrink(world: World, server: Server) -> None:
     world.log_file(server).shrink()
+
+
+def _burst(world: World, server: Server, count: int) -> None:
+    """Debug output as a busy server writes it, with no end of messages from clients in between."""
+    at, layout = world.log_time(server), world.layout(server)
+    said = free_line(layout, at, "[HISTORYDB]: Data record has been written")
+    message = event_line(
+        layout, at, "Trc", 4541, "Message MSGCFG_GETOBJECTINFO received from 16 (SCE 'default')"
+    )
+    hundred = [message, *[said] * 99]
+    world.lines(server, (hundred * -(-count // 100))[:count])
 
 
 def _unknown(world: World, server: Server) -> None:

@@ -417,6 +417,16 @@ def test_old_news_of_a_worker_that_lost_its_lease_change_nothing(launching):
     assert not LogLine.objects.exists()
 
 
+def test_pages_are_told_when_reading_falls_behind_and_when_it_has_caught_up(launching):
+    """F38: a burst of lines that say nothing; what the page shows of it must not stay there."""
+    burst = BEFORE + 3 * DEBUG
+    some = part(burst, len(BEFORE), room=len(DEBUG))
+    assert tell(launching, part(BEFORE)).lines == 2
+    assert tell(launching, some).lines == 1
+    assert tell(launching, part(burst, some.end, room=len(DEBUG))).lines == 0
+    assert tell(launching, part(burst, some.end + len(DEBUG))).lines == 1
+
+
 # What is not ours.
 
 

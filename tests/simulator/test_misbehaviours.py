@@ -157,6 +157,16 @@ def test_agents_can_be_wished_down_by_host_and_up_again(stage):
     assert play.world.agents_down == []
 
 
+def test_a_burst_is_so_many_lines_at_once_and_one_in_a_hundred_is_an_event(stage):
+    play = stage()
+    play.play(*BEFORE, "launch-new")
+    before = play.log("confserv_b")
+    wrong(play, "log-burst", value=250)
+    burst = play.log("confserv_b").removeprefix(before).splitlines()
+    assert len(burst) == 250
+    assert sum("Trc 04541 Message" in line for line in burst) == 3
+
+
 @pytest.mark.parametrize("what", MISBEHAVIOURS)
 def test_each_can_be_begun_and_ended_for_the_whole_world(stage, what):
     play = stage()
@@ -176,6 +186,7 @@ def test_each_can_be_begun_and_ended_for_the_whole_world(stage, what):
         {"what": "silent", "host": "nowhere"},
         {"what": "silent", "extra": 1},
         {"what": "slow-start", "value": "much"},
+        {"what": "log-burst", "value": 5_000_001},
         {"what": "clock-skew", "value": float("nan")},
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from tests import factories
 from tests.web.run_scene import REASON, Stage, closing, no_agents, rehearsed
 from upgrades.domain import run as core
-from upgrades.models import LogLine, Membership
+from upgrades.models import LogFile, LogLine, Membership
 
 pytestmark = pytest.mark.django_db
 
@@ -121,6 +121,14 @@ def test_the_agent_that_reads_the_log_is_named_with_its_position(show):
     text = show(watching("21-22911"))
     assert "The agent on fra-cfg-02 reads the log of confserv_b" in text
     assert "read up to position 160, counted from 0, marked when the step began" in text
+    assert "not read yet" not in text
+
+
+def test_a_log_that_is_longer_than_what_was_read_of_it_is_said_to_be(show):
+    """F38: after a burst of lines the newest ones come later, and nobody may take the last one shown for the last one."""
+    stage = watching("21-22911")
+    LogFile.objects.filter(application__name="confserv_b").update(size=160 + 5 * 1024 * 1024)
+    assert "5.0 MB not read yet: what the server said last comes later" in show(stage)
 
 
 def test_an_agent_in_trouble_is_said_to_be(show):

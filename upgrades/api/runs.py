@@ -170,6 +170,7 @@ class AgentLine(Out):
     seen_at: datetime | None
     position: int | None
     counted_from: int | None
+    unread: int
 
 
 class Step(Out):

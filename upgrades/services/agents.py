@@ -53,12 +53,12 @@ def address_of(agent: Agent) -> AgentAddress:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What an answer changed: the runs that a worker should look at, whether pages have new lines to show, and the
+    """What an answer changed: the runs that a worker should look at, how much more of the logs pages have to show, and the
     environment whose page shows something else now (None: none does).
     """
 
     runs: tuple[int, ...]
-    lines: int
+    lines: int  # stored ones, and one for each file whose reading fell behind or caught up
     environment: int | None = None
 
 
@@ -213,6 +213,7 @@ def _read(application: Application, file: LogFile, part: FilePart, now: datetime
     state, records = read(
         ParserState.from_json(file.parser_state), data, part.start, cuts=cuts, final=part.partial
     )
+    was_behind, is_behind = file.size > file.cursor, part.size > part.end
     file.cursor, file.mark, file.size = part.end, part.mark, part.size
     file.state, file.parser_state = "open", state.to_json()
     file.save()
@@ -227,7 +228,7 @@ def _read(application: Application, file: LogFile, part: FilePart, now: datetime
     if totals:
         application.client_total, application.client_total_at = totals[-1].total, now
         application.save(update_fields=["client_total", "client_total_at"])
-    return len(rows)
+    return len(rows) + (was_behind != is_behind)
 
 
 def _contradictions(

@@ -204,7 +204,8 @@ def _agent(
         return AgentLine(
             host, name, "failed", "No agent is registered for this host. Register one on its environment."
         )
-    newest = next((file for file in files if file.application.name == name), None)
+    own = [file for file in files if file.application.name == name]
+    newest = own[0] if own else None
     trouble = visible(agent.trouble)
     old = is_stale(agent.seen_at, now, watched=True)
     verdict = "unknown" if trouble or old else "met" if agent.seen_at else "waiting"
@@ -217,6 +218,7 @@ def _agent(
         agent.seen_at,
         newest.cursor if newest is not None else None,
         counted,
+        sum(max(0, file.size - file.cursor) for file in own if file.state == "open"),
         is_old=old and not trouble,
     )
 

@@ -263,7 +263,8 @@ class GateRow:
 
 @dataclass(frozen=True, slots=True)
 class AgentLine:
-    """How far the agent has read the log of a watched server. `counted_from` is the watermark."""
+    """How far the agent has read the log of a watched server. `counted_from` is the watermark, `unread` bytes that are known
+    to be there and were not read yet."""
 
     host: str
     application: str
@@ -272,6 +273,7 @@ class AgentLine:
     seen_at: datetime | None = None
     position: int | None = None
     counted_from: int | None = None
+    unread: int = 0
     is_old: bool = False  # there was no answer within two polls, and nobody has told why
 
 
