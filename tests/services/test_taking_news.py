@@ -14,7 +14,7 @@ from tests.factories import make_user
 from tests.services.fake_agent import FILE, OTHER, lost, news, part
 from tests.services.night import REASON
 from upgrades.domain import run as core
-from upgrades.domain.run_events import GAPS
+from upgrades.domain.run_events import CHANGES, GAPS
 from upgrades.models import Agent, LogFile, LogLine, ProcessChange
 from upgrades.services import agents, observations
 from upgrades.services.agents import take_news
@@ -54,7 +54,8 @@ def launching(night, fake_agent):
     fake_agent.listed = {FILE: len(BEFORE)}
     fake_agent.stands_for(night.agent("new"))
     night.go_to("launch-new")
-    assert night.state.steps["launch-new"].watermarks == {"confserv_b": {FILE: len(BEFORE), GAPS: 0}}
+    known = {FILE: len(BEFORE), GAPS: 0, CHANGES: 0}
+    assert night.state.steps["launch-new"].watermarks == {"confserv_b": known}
     return night
 
 
@@ -383,6 +384,28 @@ def test_a_server_that_goes_away_while_it_starts_shuts_the_gate(launching):
     assert "went away" in launching.verdict("launch-new", "initialized").reason
 
 
+def test_a_server_that_goes_away_shuts_the_gate_whatever_the_clock_of_the_workers_says(launching):
+    """F36: set back after the step began, it makes what is seen from then on look older than the step."""
+    tell(launching, part(BEFORE + UPGRADE_MODE), process="up", advance=False)
+    tell(launching, part(BEFORE + UPGRADE_MODE, len(BEFORE + UPGRADE_MODE)), process="down", advance=False)
+    ProcessChange.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
+    launching.advance()
+    assert launching.verdict("launch-new", "initialized").value == "failed"
+    assert "went away" in launching.verdict("launch-new", "initialized").reason
+
+
+def test_what_a_process_did_before_the_step_is_known_whatever_the_clock_said_then(night, fake_agent):
+    """Set back before the step began, the clock makes what was seen before look newer than the step."""
+    fake_agent.listed = {FILE: len(BEFORE)}
+    fake_agent.stands_for(night.agent("new"))
+    tell(night, process="up", advance=False)
+    tell(night, process="down", advance=False)
+    ProcessChange.objects.update(seen_at=timezone.now() + timedelta(minutes=5))
+    night.go_to("launch-new")
+    night.advance()
+    assert is_waiting(night)
+
+
 def test_a_process_that_was_up_before_the_step_and_goes_down_in_it_has_not_ended(launching):
     ProcessChange.objects.all().delete()
     tell(launching, process="down")
@@ -400,6 +423,15 @@ def test_a_server_that_started_and_went_between_two_looks_is_missed(launching):
     assert launching.kinds.count("server.ended") == 1
     launching.advance()
     assert launching.kinds.count("server.ended") == 1
+
+
+def test_a_server_that_started_and_went_is_missed_at_once_where_the_clock_was_set_back(launching):
+    """F36: nobody can tell then how long ago the line was read; waiting for it would leave the gate in good faith."""
+    tell(launching, process="down")
+    tell(launching, part(BEFORE + STARTED), process="down")
+    LogLine.objects.update(read_at=timezone.now() + timedelta(minutes=5))
+    launching.advance()
+    assert launching.verdict("launch-new", "initialized").value == "failed"
 
 
 def test_old_news_of_a_worker_that_lost_its_lease_change_nothing(launching):

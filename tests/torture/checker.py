@@ -239,7 +239,7 @@ class Checker:
             for row in self.rows("SELECT text FROM upgrades_runevent WHERE kind = 'step.begun'"):
                 for marks in json.loads(row["text"])["body"]["watermarks"].values():
                     for place, offset in marks.items():
-                        if place != "gaps":
+                        if place not in ("gaps", "changes"):
                             self._lowest[place] = min(offset, self._lowest.get(place, offset))
         return self._lowest
 

@@ -209,13 +209,16 @@ def board(client, stage, etag=None):
     return client.get(f"/runs/{stage.run_id}/board/", headers=headers)
 
 
-def test_the_page_of_a_run_says_that_there_is_no_news_though_nothing_else_has_changed(client, stage):
+@pytest.mark.parametrize(
+    "ago", [timedelta(seconds=14), -timedelta(minutes=5)], ids=["silent", "clock set back"]
+)
+def test_the_page_of_a_run_says_that_there_is_no_news_though_nothing_else_has_changed(client, stage, ago):
     before = board(client, stage)
     assert "No news from" not in before.text
     assert "The agent on fra-cfg-02 reads the log of confserv_b" in before.text
     etag = before.headers["ETag"]
     assert board(client, stage, etag).status_code == 304
-    heard("fra-cfg-02", timedelta(seconds=14))
+    heard("fra-cfg-02", ago)
     silent = board(client, stage, etag)
     text = words(silent)
     assert "<b>No news from fra-cfg-02 since" in text

@@ -116,12 +116,15 @@ class StepEntered:
     visit: int
 
 
-GAPS = "gaps"  # beside the files of a watermark: the number of the last gap in the log that was known by then
+# Beside the files of a watermark: what was known by then, as the number of the last gap in the log and of the last change
+# of the process. Times would not do: a clock that is set back makes what comes later look older.
+GAPS, CHANGES = "gaps", "changes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepBegun:
-    """The step began. `watermarks` per application: the end of each of its log files, by file identity, and `GAPS`.
+    """The step began. `watermarks` per application: the end of each of its log files, by file identity, `GAPS` and
+    `CHANGES` (the latter not in steps that began before there was such a mark).
 
     Only what lies behind a watermark counts. `totals` are the last known client totals, the baselines of CSH-8a.
     """

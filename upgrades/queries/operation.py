@@ -15,7 +15,7 @@ from django.db.models import Count
 
 from upgrades.adapters.run_states import state_of
 from upgrades.domain.exposure import limit_of
-from upgrades.domain.freshness import too_old
+from upgrades.domain.freshness import CLOCKS_DIFFER, too_old
 from upgrades.models import Heartbeat, Run, RunBurden
 from upgrades.queries.procedures import procedure_of
 from upgrades.queries.run_lines import OVER
@@ -66,7 +66,7 @@ _AGENTS = """
 SELECT count(*) AS known,
     count(*) FILTER (WHERE trouble <> '') AS in_trouble,
     count(*) FILTER (WHERE trouble = '' AND seen_at IS NULL) AS never_heard,
-    count(*) FILTER (WHERE trouble = '' AND seen_at < %(stale)s) AS silent,
+    count(*) FILTER (WHERE trouble = '' AND (seen_at < %(stale)s OR seen_at > %(ahead)s)) AS silent,
     extract(epoch FROM %(now)s - min(seen_at))::float8 AS worst_age,
     extract(epoch FROM %(now)s - percentile_disc(0.5) WITHIN GROUP (ORDER BY seen_at))::float8 AS median_age,
     coalesce(max(abs(clock_skew)), 0)::float8 AS most_skew,
@@ -80,7 +80,9 @@ WHERE rehearsal_of_id IS NULL
 
 def agents(now: datetime) -> Agents:
     """One query."""
-    return Agents(**_row(_AGENTS, {"now": now, "stale": now - too_old(watched=False)}))
+    return Agents(
+        **_row(_AGENTS, {"now": now, "stale": now - too_old(watched=False), "ahead": now + CLOCKS_DIFFER})
+    )
 
 
 @dataclass(frozen=True, slots=True)

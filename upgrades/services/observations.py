@@ -16,6 +16,7 @@ from django.utils import timezone
 from upgrades.domain import run_events as e
 from upgrades.domain.event_rule import APPLICATION_STARTED
 from upgrades.domain.exposure import marks_due
+from upgrades.domain.freshness import has_passed
 from upgrades.domain.procedure import ClientsGate, Procedure
 from upgrades.domain.run import Watch, active_watches, is_behind_baseline, watched_totals
 from upgrades.domain.run_events import RunEvent
@@ -106,10 +107,10 @@ def _process(run: Run, state: RunState, watch: Watch) -> Iterator[RunEvent]:
     That it went down earlier may be noticed only now, so a process that was not seen to come up did not end either.
     """
     step, _visit, _gate = watch_key(watch.id)
+    known = watch.watermark.get(e.CHANGES)
+    came_later = Q(seen_at__gt=state.steps[step].begun_at) if known is None else Q(pk__gt=known)
     changes = ProcessChange.objects.filter(
-        application__environment=run.environment_id,
-        application__name=watch.application,
-        seen_at__gt=state.steps[step].begun_at,
+        came_later, application__environment=run.environment_id, application__name=watch.application
     ).order_by("pk")
     came_up = False
     for change in changes:
@@ -132,7 +133,7 @@ def _missed(run: Run, watch: Watch) -> Iterator[RunEvent]:
     if application.process_state != "down" or agent is None or agent.seen_at is None:
         return
     started = [line for line in _behind_watermark(run, watch) if line.event == APPLICATION_STARTED]
-    if started and agent.seen_at - started[-1].read_at > SETTLING:
+    if started and has_passed(SETTLING, started[-1].read_at, agent.seen_at):
         text = "its log says that it started, but it does not run"
         yield e.ServerEnded(watch=watch.id, application=watch.application, change=-started[-1].pk, text=text)
 
@@ -176,7 +177,11 @@ def _agents(run: Run, state: RunState) -> Iterator[RunEvent]:
         "host"
     ):
         known.add(agent.host.name)
-        if agent.trouble and agent.trouble_since is not None and now - agent.trouble_since > PATIENCE:
+        if (
+            agent.trouble
+            and agent.trouble_since is not None
+            and has_passed(PATIENCE, agent.trouble_since, now)
+        ):
             yield e.AgentLost(host=agent.host.name, reason=agent.trouble)
         elif not agent.trouble:
             yield e.AgentBack(host=agent.host.name)

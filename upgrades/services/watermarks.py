@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from django.utils import timezone
 
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, ApplicationLogs
-from upgrades.domain.run_events import GAPS
-from upgrades.models import Agent, Application, LogFile, LogLine
+from upgrades.domain.run_events import CHANGES, GAPS
+from upgrades.models import Agent, Application, LogFile, LogLine, ProcessChange
 from upgrades.services.agents import address_of, record_trouble
 
 DEADLINE = 4.0  # seconds; a person may be waiting for the answer
@@ -27,7 +27,8 @@ def take_watermarks(environment_id: int, names: Sequence[str]) -> dict[str, dict
         agent = Agent.objects.filter(host=application.host_id).first() if application is not None else None
         if application is None or agent is None:
             continue
-        gaps = _last_gap(application)  # before the agent is asked: what is lost from now on counts
+        # Before the agent is asked: what is lost, or ends, from now on counts.
+        known_by_now = {GAPS: _last_gap(application), CHANGES: _last_change(application)}
         try:
             logs = asyncio.run(_ask(address_of(agent), name))
         except AgentTrouble as trouble:
@@ -35,12 +36,17 @@ def take_watermarks(environment_id: int, names: Sequence[str]) -> dict[str, dict
             continue
         if logs.complete:
             known = LogFile.objects.filter(application=application).order_by("generation")
-            marks[name] = {**_mark(known, logs), GAPS: gaps}
+            marks[name] = {**_mark(known, logs), **known_by_now}
     return marks
 
 
 def _last_gap(application: Application) -> int:
     found = LogLine.objects.filter(file__application=application, kind=LogLine.Kind.GAP).order_by("-pk")
+    return found.values_list("pk", flat=True).first() or 0
+
+
+def _last_change(application: Application) -> int:
+    found = ProcessChange.objects.filter(application=application).order_by("-pk")
     return found.values_list("pk", flat=True).first() or 0
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import OuterRef, QuerySet
+from django.db.models import OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from upgrades.domain import run as core
-from upgrades.domain.freshness import too_old
+from upgrades.domain.freshness import CLOCKS_DIFFER, too_old
 from upgrades.domain.run_state import RunStatus
 from upgrades.models import Agent, Membership, Run, RunBinding
 from upgrades.queries.people import actor_with, members
@@ -75,8 +75,9 @@ def seen_by(run_id: int, user: AbstractUser) -> Seen | None:
 def _silent() -> QuerySet[Agent, int]:
     """The agents on hosts of the run in question that were not heard within two polls."""
     theirs = RunBinding.objects.filter(run=OuterRef(OuterRef("pk"))).values("application__host")
-    old = Agent.objects.filter(host__in=theirs, seen_at__lt=timezone.now() - too_old(watched=True))
-    return old.order_by("pk").values_list("pk", flat=True)
+    now = timezone.now()
+    old = Q(seen_at__lt=now - too_old(watched=True)) | Q(seen_at__gt=now + CLOCKS_DIFFER)
+    return Agent.objects.filter(old, host__in=theirs).order_by("pk").values_list("pk", flat=True)
 
 
 def sight_of(seen: Seen, user: AbstractUser) -> tuple[Run, Sight]:

@@ -112,7 +112,7 @@ def _step(
                     f"{name} at {end}"
                     for name, ends in watermarks.items()
                     for file, end in ends.items()
-                    if file != e.GAPS
+                    if file not in (e.GAPS, e.CHANGES)
                 }
             )
             marked = f"; log positions marked: {', '.join(marks)}" if marks else ""
