@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -154,6 +155,24 @@ def test_the_trouble_with_a_bad_agent_is_recorded_and_the_good_one_goes_on(real_
     assert not LogLine.objects.filter(file__application__name="confserv").exists()
 
 
+def waits(agent):
+    """The seconds for which each poll let the agent wait, in order."""
+    polls = [urlsplit(path) for path in agent.asked if path.startswith("/v1/poll")]
+    return [float(parse_qs(poll.query)["wait"][0]) for poll in polls]
+
+
+def test_an_agent_in_trouble_is_asked_for_an_answer_before_it_is_asked_for_news(real_night, good, bad):
+    """That it is well again shows after a second, not only after the five that a poll waits for news."""
+    misbehave(bad, does_not_know)
+    with following():
+        assert eventually(lambda: len(bad.asked) >= 3)
+        bad.answer = None
+        assert eventually(lambda: waits(bad)[-1] == polling.WAIT)
+    asked = waits(bad)[: waits(bad).index(polling.WAIT, 1) + 1]
+    assert asked[0] == asked[-1] == polling.WAIT
+    assert set(asked[1:-1]) == {0.0}
+
+
 def test_an_agent_that_answers_again_is_told_as_back(real_night, good, bad):
     misbehave(bad, does_not_know)
     with following():
@@ -176,6 +195,14 @@ def test_an_agent_is_lost_only_after_some_patience(night):
     take_news(agent.pk, news())
     night.advance()
     assert night.state.lost_agents == {}
+
+
+def test_an_agent_that_fell_silent_before_the_clock_was_set_back_is_lost_at_once(night):
+    """F36: how long it has been silent cannot be told then, and patience would last as long as the step back."""
+    agent = night.agent("new")
+    agents.record_trouble(agent.pk, "no connection", at=timezone.now() + timedelta(minutes=5))
+    night.advance()
+    assert night.state.lost_agents == {"fra-cfg-02": "no connection"}
 
 
 def test_what_cannot_be_stored_is_trouble_that_the_page_shows(real_night, good):

@@ -7,6 +7,7 @@ import gzip
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import redis
@@ -68,7 +69,7 @@ async def _polls(environment: int) -> list[Figure]:
             agent = mine[number % len(mine)]
             asked = await asyncio.to_thread(polling.plan, agent, loop.token)
             assert asked is not None
-            await loop.poll(agent, asked, wait=0.0)
+            await loop.poll(agent, replace(asked, wait=0.0))
 
         async def look(number: int) -> None:
             await loop.look(idle[number % len(idle)])

@@ -14,7 +14,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from django.utils import timezone
 from upgrades.adapters import log_context
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, Cursor, Logs
 from upgrades.adapters.crash_points import crash
+from upgrades.domain.freshness import CLOCKS_DIFFER
 from upgrades.models import Agent, Application, LogFile, Run, RunBinding
 from upgrades.services import agents, runs, scs_logs
 from upgrades.services.attempts import Parked, attempt
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=6)
 RENEW_EVERY = 1.5
 HEALTH_EVERY = timedelta(seconds=15)
-CLOCKS_DIFFER = timedelta(seconds=60)  # by less between hosts of workers; by more, a clock was set
 SET_BACK = timedelta(days=1)  # nobody sets a clock back by more
 RETRY = 1.0  # seconds until an agent in trouble is asked again
 WAIT = 5.0  # seconds that a poll waits for news; a run that starts in between is noticed after that
@@ -73,6 +73,7 @@ class Plan:
     applications: tuple[str, ...]
     cursors: tuple[Cursor, ...]
     processes: dict[str, str]
+    wait: float  # seconds that the agent may wait for news
 
 
 # Leases.
@@ -213,6 +214,8 @@ def _asking(agent: Agent, applications: list[Application]) -> Plan:
         applications=tuple(application.name for application in applications),
         cursors=tuple(Cursor(file.application.name, file.identity, file.cursor, file.mark) for file in files),
         processes={application.name: application.process_state for application in applications},
+        # Of one that was in trouble nothing is wanted first but an answer: that it is well again is news itself.
+        wait=0.0 if agent.trouble else WAIT,
     )
 
 
@@ -446,7 +449,7 @@ class Loop:
         await _thread(scs_logs.begin, agent_id, logs)
         for _ in range(READS_PER_LOOK):
             asked = await _thread(scs_plan, agent_id, self.token)
-            if asked is None or self.over or not await self.poll(agent_id, asked, wait=0.0):
+            if asked is None or self.over or not await self.poll(agent_id, replace(asked, wait=0.0)):
                 return
 
     async def _watch(self, agent_id: int) -> None:
@@ -460,9 +463,9 @@ class Loop:
         finally:
             self.watched.discard(agent_id)
 
-    async def poll(self, agent_id: int, asked: Plan, wait: float = WAIT) -> bool:
+    async def poll(self, agent_id: int, asked: Plan) -> bool:
         """Ask once and store the answer; True when it brought something of a log."""
-        wait = max(0.0, min(wait, self.until - time.monotonic()))
+        wait = max(0.0, min(asked.wait, self.until - time.monotonic()))
         try:
             news = await self.client.poll(
                 asked.address,
