@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from contextvars import Token
+from datetime import timedelta
 from typing import Any
 
 import psutil
@@ -65,13 +66,28 @@ def worker_is_alive(**_: Any) -> None:
     alive.tell_alive()
 
 
+CLOCK_MOVES = timedelta(seconds=1)  # by less it is kept right all the time
+
+
 class Clock(PersistentScheduler):
     """Beat's schedule; each turn of it is a sign of life."""
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Sends what is due; the seconds until the next turn."""
         alive.tell_alive()
+        self._begin_again_where_set_back()
         return float(super().tick(*args, **kwargs))
+
+    def _begin_again_where_set_back(self) -> None:
+        """After the system's clock was set back nothing would be sent until it comes to the time of the last turn again."""
+        now = self.app.now()
+        latest = now + CLOCK_MOVES
+        ahead = [entry for entry in self.schedule.values() if entry.last_run_at and entry.last_run_at > latest]
+        for entry in ahead:
+            entry.last_run_at = now
+        if ahead:
+            logger.warning("the clock was set back; the schedule begins again now")
+            self._heap = None  # Celery makes it anew from the entries
 
 
 # The end of a worker.
