@@ -140,7 +140,7 @@ async def _read_on(environment: int) -> None:
         await asyncio.to_thread(polling.claim, loop.token)
         for agent in await asyncio.to_thread(_agents_of, environment):
             asked = await asyncio.to_thread(polling.plan, agent, loop.token)
-            while asked is not None and await loop.poll(agent, asked, wait=0.0):
+            while asked is not None and await loop.poll(agent, replace(asked, wait=0.0)):
                 before: tuple[Cursor, ...] = asked.cursors
                 asked = await asyncio.to_thread(polling.plan, agent, loop.token)
                 if asked is None or asked.cursors == before:

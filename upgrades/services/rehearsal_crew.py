@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from django.contrib.auth.models import AbstractUser, User
 from django.utils import timezone
@@ -18,6 +19,7 @@ from upgrades.adapters import event_store, simulator_client
 from upgrades.adapters.run_states import state_of
 from upgrades.domain import run as core
 from upgrades.domain.event_rule import Kind
+from upgrades.domain.freshness import has_passed
 from upgrades.domain.gates import applies, rule_result, shown_digest, verdict, verdicts
 from upgrades.domain.procedure import (
     ApprovalGate,
@@ -205,8 +207,8 @@ class Rehearsal:
         if at.status is not StepStatus.BEGUN or key in self.done_in_world:
             return []
         step = procedure.step(state.current)
-        passed = (timezone.now() - at.begun_at).total_seconds() if at.begun_at else 0.0
-        if passed < self.delays.get(step.copy_of or step.id, 0.0):
+        delay = timedelta(seconds=self.delays.get(step.copy_of or step.id, 0.0))
+        if at.begun_at is None or not has_passed(delay, at.begun_at, timezone.now()):
             return []
         self.done_in_world.add(key)
         slip = self.slips.get(step.copy_of or step.id)
