@@ -82,7 +82,9 @@ class Clock(PersistentScheduler):
         """After the system's clock was set back nothing would be sent until it comes to the time of the last turn again."""
         now = self.app.now()
         latest = now + CLOCK_MOVES
-        ahead = [entry for entry in self.schedule.values() if entry.last_run_at and entry.last_run_at > latest]
+        ahead = [
+            entry for entry in self.schedule.values() if entry.last_run_at and entry.last_run_at > latest
+        ]
         for entry in ahead:
             entry.last_run_at = now
         if ahead:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import httpx
 import psutil
+import psycopg
 import redis
+
+from tests.torture.place import wait_for
 
 LEASE = 6.0  # seconds after which a worker that says nothing has lost its agents
 
@@ -19,13 +22,14 @@ LEASE = 6.0  # seconds after which a worker that says nothing has lost its agent
 @dataclass(frozen=True)
 class Fault:
     """`goal`: seconds after its end within which work goes on by itself; `times`: how often a round does it;
-    `heard`: it is over once the agents answer, not only once they are asked."""
+    `heard`: it is over once the agents answer, not only once they are asked; `disks`: it needs disks of its own."""
 
     ids: str
     inject: Callable
     goal: float
     times: int = 1
     heard: bool = False
+    disks: bool = False
 
 
 FAULTS = {}
@@ -323,6 +327,51 @@ def _rotated(place, chance):
     for _ in range(3):
         in_each_world(place, chance, "rotate-log")
         time.sleep(chance.uniform(0.1, 1.0))
+
+
+@fault("a server logs a million lines at once", "F38", 60, heard=True)
+def _burst(place, chance):
+    world, server = chance.choice(wait_for(place.bound_servers, what="a run that is open"))
+    with contextlib.suppress(httpx.HTTPError):  # the world is just being removed
+        place.misbehave(world, {"what": "log-burst", "server": server, "value": 1_000_000})
+
+
+# Disks.
+
+
+@fault("the disk of PostgreSQL and Redis is full for 20 s", "F19", 60, disks=True)
+def _stores_full(place, chance):
+    place.disks["stores"].fill()
+    time.sleep(10)
+    # PostgreSQL had room left in what it had taken before. It ends itself when a new piece of its log finds none.
+    with contextlib.suppress(psycopg.Error):
+        while place.query("SELECT pg_switch_wal()"):
+            time.sleep(0.1)
+    time.sleep(10)
+    place.disks["stores"].make_room()
+    place.start_stores()
+
+
+@fault("the disk of the evidence is full for 10 s, then read-only for 10 s", "F48", 10, disks=True)
+def _evidence_full(place, chance):
+    disk = place.disks["evidence"]
+    disk.fill()
+    time.sleep(10)
+    disk.make_room()
+    disk.read_only()
+    time.sleep(10)
+    disk.read_only(on=False)
+
+
+# The clock.
+
+
+@fault("the clock of pages and workers goes back by 290 s, and ahead by an hour", "F36", 30, heard=True)
+def _own_clock(place, chance):
+    with place.own_clock() as clock:
+        for seconds in (-290, 0, 3600, 0):
+            clock.set(seconds)
+            time.sleep(8)
 
 
 # Web servers and clients.

@@ -24,6 +24,8 @@ import yaml
 
 from runbook.celery import BEAT_READY, WORKER_READY
 from runbook.stores import APP_ROLE, RedisServer, Stores, port_is_taken
+from tests.torture.clocks import Clock
+from tests.torture.disks import Disk
 from tests.torture.history import History
 from tests.torture.proxy import Proxy
 
@@ -159,14 +161,15 @@ class Guard:
 
 
 class Place:
-    """`with Place(folder) as place:` has everything running."""
+    """`with Place(folder) as place:` has everything running; with `disks` the stores and the evidence lie on small ones."""
 
-    def __init__(self, folder, *, webs=2, workers=2, beats=2, speed=40.0):
+    def __init__(self, folder, *, webs=2, workers=2, beats=2, speed=40.0, disks=False):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o711)  # PostgreSQL may run under another account and must pass
         self.points = folder / "points"
         self.points.mkdir(exist_ok=True)
+        self.disks = {name: Disk(folder / name) for name in ("stores", "evidence")} if disks else {}
         self.history = History(folder / "history.jsonl")
         self.stores = Stores(folder / "stores")
         self.speed, self.counts = speed, (webs, workers, beats)
@@ -342,6 +345,25 @@ class Place:
             server.stop()
 
     @contextlib.contextmanager
+    def own_clock(self):
+        """A clock that every program of Runbook goes by while the block lasts; they begin anew for it, and again without it."""
+        clock, before = Clock(self.folder / "clock"), self.environment
+        self.history.note("clock")  # from now on times in the record may go back
+        try:
+            self._begin_anew({**before, **clock.environment})
+            yield clock
+        finally:
+            self._begin_anew(before)
+
+    def _begin_anew(self, environment):
+        self.environment = environment
+        programs = [program for name, program in self.programs.items() if name != "simulator"]
+        for program in programs:
+            program.kill()
+        for program in programs:
+            wait_for(lambda program=program: program.is_ready, what=f"{program.name} ({program.log})")
+
+    @contextlib.contextmanager
     def session(self):
         """A session of the database past every proxy; what it did is rolled back."""
         with psycopg.connect(self.admin_url) as own:
@@ -376,6 +398,16 @@ class Place:
         ):
             found.setdefault(world, []).append(host)
         return found
+
+    def bound_servers(self):
+        """World and name of each server of a simulated environment that an open run is about."""
+        return self.query(
+            "SELECT DISTINCT environment.world, app.name FROM upgrades_runbinding AS bound"
+            " JOIN upgrades_run AS run ON run.id = bound.run_id AND run.status NOT IN ('ended', 'aborted')"
+            " JOIN upgrades_application AS app ON app.id = bound.application_id"
+            " JOIN upgrades_environment AS environment ON environment.id = app.environment_id"
+            " WHERE environment.world <> '' ORDER BY 1, 2"
+        )
 
     def misbehave(self, world, wish):
         """Have something go wrong in a world, as `simulator/misbehaviours.py` names it."""
@@ -464,5 +496,7 @@ class Place:
             if proxy is not None:
                 proxy.close()
         self.stores.stop()
+        for disk in self.disks.values():
+            disk.close()
         self.guard.close()
         self.history.close()

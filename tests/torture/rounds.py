@@ -20,6 +20,15 @@ NEEDED = (
     " JOIN upgrades_application AS app ON app.id = bound.application_id WHERE app.host_id = agent.host_id)"
 )
 HEARD = " AND agent.seen_at >= %s"
+# Of a log that a run rests on, more is known to be there than one answer holds.
+BEHIND = (
+    "SELECT file.id FROM upgrades_logfile AS file JOIN upgrades_runbinding AS bound USING (application_id)"
+    " JOIN upgrades_run AS run ON run.id = bound.run_id AND run.status NOT IN ('ended', 'aborted')"
+    " JOIN upgrades_application AS app ON app.id = bound.application_id"
+    " JOIN upgrades_agent AS agent ON agent.host_id = app.host_id"
+    " WHERE file.state = 'open' AND file.size > file.cursor + 524288"
+    " AND (agent.due_at IS NULL OR agent.due_at < '2100-01-01')"
+)
 # Who follows an agent lives: its lease was taken or made longer since.
 FOLLOWED = " AND (agent.seen_at >= %s OR agent.lease_until > %s + interval '6 s')"
 
@@ -30,7 +39,8 @@ def check(place, final=False):
 
 
 def goes_on(place, heard=False):
-    """Seconds from now until each agent of an open run is followed by a worker that lives, and each page server serves.
+    """Seconds from now until each agent of an open run is followed by a worker that lives, its logs are read up to their ends,
+    and each page server serves.
 
     With `heard` until each agent has answered, too; one that has nothing to say answers after five seconds.
     """
@@ -40,7 +50,8 @@ def goes_on(place, heard=False):
 
     def all_are_followed():
         needed, followed = set(place.query(NEEDED)), set(place.query(NEEDED + more, *marks))
-        return needed <= followed and all(web.is_ready for web in place.kinds("web-"))
+        serving = all(web.is_ready for web in place.kinds("web-"))
+        return needed <= followed and serving and not place.query(BEHIND)
 
     wait_for(all_are_followed, 180, "that all agents are followed again")
     return time.monotonic() - begun
