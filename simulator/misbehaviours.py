@@ -100,7 +100,9 @@ def _on_server(world: World, what: str, server: Server, value: Any) -> None:
         _split(world, server, value)
         return
     if what == "log-burst":
-        _burst(world, server, 100_000 if value is True else int(_number(what, value, 1, 5_000_000)))
+        count = 100_000 if value is True else int(_number(what, value, 1, 5_000_000))
+        if server.up:
+            _burst(world, server, count)
         return
     default = DEFAULTS.get(what, True)
     server.misbehaviours[what] = (

@@ -16,6 +16,7 @@ from tests.services.night import REASON
 from upgrades.domain import run as core
 from upgrades.domain.run_events import CHANGES, GAPS
 from upgrades.models import Agent, LogFile, LogLine, ProcessChange
+from upgrades.models.agent import A_LINE
 from upgrades.services import agents, observations
 from upgrades.services.agents import take_news
 
@@ -184,7 +185,7 @@ def test_each_stored_line_has_the_bytes_that_stand_in_the_file(launching):
             there = content[line.offset : line.offset + line.length]
             raw = bytes(line.raw)
             assert there[: len(raw)] == raw
-            assert len(raw) in (line.length, agents.LINE_LIMIT)
+            assert len(raw) in (line.length, A_LINE)
             assert there.endswith(b"\n")
 
 
@@ -451,12 +452,18 @@ def test_old_news_of_a_worker_that_lost_its_lease_change_nothing(launching):
 
 def test_pages_are_told_when_reading_falls_behind_and_when_it_has_caught_up(launching):
     """F38: a burst of lines that say nothing; what the page shows of it must not stay there."""
-    burst = BEFORE + 3 * DEBUG
+    burst = BEFORE + 3000 * DEBUG
+    assert len(burst) > 2 * A_LINE
     some = part(burst, len(BEFORE), room=len(DEBUG))
+    more = part(burst, some.end, room=len(DEBUG))
+    rest = part(burst, more.end)
+    assert [tell(launching, one).lines for one in (part(BEFORE), some, more, rest)] == [2, 1, 0, 1]
+
+
+def test_pages_are_not_told_of_a_line_that_is_not_whole_yet(launching):
+    unfinished = BEFORE + DEBUG[:30]
     assert tell(launching, part(BEFORE)).lines == 2
-    assert tell(launching, some).lines == 1
-    assert tell(launching, part(burst, some.end, room=len(DEBUG))).lines == 0
-    assert tell(launching, part(burst, some.end + len(DEBUG))).lines == 1
+    assert tell(launching, part(unfinished, len(BEFORE))).lines == 0
 
 
 # What is not ours.

@@ -400,13 +400,13 @@ class Place:
         return found
 
     def bound_servers(self):
-        """World and name of each server of a simulated environment that an open run is about."""
+        """World and name of each server of a simulated environment that runs, and that an open run is about."""
         return self.query(
             "SELECT DISTINCT environment.world, app.name FROM upgrades_runbinding AS bound"
             " JOIN upgrades_run AS run ON run.id = bound.run_id AND run.status NOT IN ('ended', 'aborted')"
             " JOIN upgrades_application AS app ON app.id = bound.application_id"
             " JOIN upgrades_environment AS environment ON environment.id = app.environment_id"
-            " WHERE environment.world <> '' ORDER BY 1, 2"
+            " WHERE environment.world <> '' AND app.process_state = 'up' ORDER BY 1, 2"
         )
 
     def misbehave(self, world, wish):

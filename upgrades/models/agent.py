@@ -44,6 +44,9 @@ class Agent(models.Model):
         return self.agent_id
 
 
+A_LINE = 64 * 1024  # bytes; of a longer line, this is what an agent sends
+
+
 class LogFile(models.Model):
     """One file of an application's log, as its agent identifies it, and how far it has been read.
 
@@ -80,6 +83,12 @@ class LogFile(models.Model):
     def place(self) -> str:
         """The identity as run events cite it."""
         return f"{self.identity}~{self.generation}" if self.generation else self.identity
+
+    @property
+    def unread(self) -> int:
+        """Bytes that are known to be there and were not read yet; less than a line's worth may be one that is not whole."""
+        rest = self.size - self.cursor
+        return rest if self.state == "open" and rest > A_LINE else 0
 
     def next_generation(self) -> LogFile:
         """What this file is to us once it has shrunk: unread, and not stored yet."""

@@ -36,8 +36,8 @@ from upgrades.domain.log_events import (
     read,
 )
 from upgrades.models import Agent, Application, LogFile, LogLine, ProcessChange, RunBinding
+from upgrades.models.agent import A_LINE
 
-LINE_LIMIT = 64 * 1024  # of a longer line, this is what an agent sends
 OVER = ("ended", "aborted")
 
 
@@ -213,7 +213,7 @@ def _read(application: Application, file: LogFile, part: FilePart, now: datetime
     state, records = read(
         ParserState.from_json(file.parser_state), data, part.start, cuts=cuts, final=part.partial
     )
-    was_behind, is_behind = file.size > file.cursor, part.size > part.end
+    was_behind = file.unread > 0
     file.cursor, file.mark, file.size = part.end, part.mark, part.size
     file.state, file.parser_state = "open", state.to_json()
     file.save()
@@ -228,7 +228,7 @@ def _read(application: Application, file: LogFile, part: FilePart, now: datetime
     if totals:
         application.client_total, application.client_total_at = totals[-1].total, now
         application.save(update_fields=["client_total", "client_total_at"])
-    return len(rows) + (was_behind != is_behind)
+    return len(rows) + (was_behind != (file.unread > 0))
 
 
 def _contradictions(
@@ -273,14 +273,14 @@ def _as_sent(part: FilePart) -> tuple[bytes, list[Cut]]:
     """The part as the reader of lines wants it: a shortened line without its end, and its whole length with it."""
     data, cuts, removed = part.data, [], 0
     for cut in part.cuts:
-        line = cut.offset - LINE_LIMIT
+        line = cut.offset - A_LINE
         end = cut.offset - part.start - removed
         ended = data[end : end + 1] == b"\n"
         if ended:
             data = data[:end] + data[end + 1 :]
-        length = LINE_LIMIT + cut.length + (1 if ended else 0)
-        cuts.append(Cut(offset=line, kept=LINE_LIMIT, length=length, sha256=cut.sha256))
-        removed += length - LINE_LIMIT
+        length = A_LINE + cut.length + (1 if ended else 0)
+        cuts.append(Cut(offset=line, kept=A_LINE, length=length, sha256=cut.sha256))
+        removed += length - A_LINE
     return data, cuts
 
 

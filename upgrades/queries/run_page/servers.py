@@ -218,7 +218,7 @@ def _agent(
         agent.seen_at,
         newest.cursor if newest is not None else None,
         counted,
-        sum(max(0, file.size - file.cursor) for file in own if file.state == "open"),
+        sum(file.unread for file in own),
         is_old=old and not trouble,
     )
 
