@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -17,6 +16,7 @@ from runbook.demo import Options, kept_secret
 from runbook.environment import SettingMistakes
 from runbook.stores import free_port
 from runbook.supervisor import AlreadyRunning, Program, ProgramEnded, Supervisor, answers, logs, only_one
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parent.parent
@@ -48,14 +48,6 @@ def ended(pid):
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def eventually(condition, seconds=30):
-    """Waits for a condition; the limit only keeps a broken program from hanging the suite."""
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
 
 
 def test_programs_are_told_when_healthy_and_all_end(supervisor, said, tmp_path):
@@ -97,7 +89,7 @@ def test_the_children_of_a_program_end_with_it(supervisor, tmp_path):
     supervisor.start([program("worker", child + SERVES)], os.environ, tmp_path)
     grandchild = int((tmp_path / "log" / "worker.log").read_text().split()[0])
     supervisor.stop()
-    assert eventually(lambda: ended(grandchild))
+    wait_for(lambda: ended(grandchild))
 
 
 def test_what_a_killed_launcher_left_behind_is_ended_by_the_next(tmp_path, said):
@@ -110,7 +102,7 @@ def test_what_a_killed_launcher_left_behind_is_ended_by_the_next(tmp_path, said)
     [left] = pids(tmp_path)
     assert not ended(left)
     Supervisor(tmp_path, said.append).end_left_overs()
-    assert eventually(lambda: ended(left))
+    wait_for(lambda: ended(left))
     assert said == [f"web still runs from an earlier start (process {left}); ending it."]
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from tests.factories import make_environment, make_user
+from tests.waiting import wait_for
 from upgrades.models import Agent, CheckpointWatch, Heartbeat
 from upgrades.queries import operation as asked
 from upgrades.services import operation
@@ -172,13 +172,6 @@ def test_agents_that_are_silent_are_told_and_pages_are_served(client, works):
 
 
 # A real worker, killed.
-
-
-def wait_for(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 @pytest.mark.processes

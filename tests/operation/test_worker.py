@@ -10,7 +10,7 @@ import pytest
 
 from runbook.celery import HUNG, WORKER_READY
 from runbook.stores import RedisServer
-from tests.torture.place import wait_for
+from tests.waiting import wait_for
 
 HANGS = """
 import time

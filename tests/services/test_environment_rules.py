@@ -7,7 +7,8 @@ from django.utils import timezone
 
 from tests.factories import make_environment, make_user, start
 from tests.services.fake_agent import OTHER, news, part
-from tests.services.test_polling import eventually, following, is_at
+from tests.services.test_polling import following, is_at
+from tests.waiting import wait_for
 from tests.web.plan_scene import large_environment
 from upgrades import tasks
 from upgrades.models import Agent, Application, Environment, Finding, LogFile, LogLine, RunBurden
@@ -264,7 +265,7 @@ def test_what_scs_reports_is_read_though_no_run_needs_its_host(start_agent):
     is_at(agent, running)
     running.write("scs", "10:00:00.000 Std 10329 synthetic\n")
     with following():
-        assert eventually(lambda: LogLine.objects.filter(event="43-10329").exists())
+        wait_for(lambda: LogLine.objects.filter(event="43-10329").exists())
     environment_rules.check(environment.pk)
     assert list(standing(environment)) == ["43-10329"]
 

@@ -16,6 +16,7 @@ from django.utils import timezone
 from tests.agent.conftest import SECRET, new_client
 from tests.services.fake_agent import FakeAgent, news, signed
 from tests.services.night import at_once
+from tests.waiting import wait_for
 from upgrades.models import Agent, LogFile, LogLine
 from upgrades.services import agents, observations, polling, runs
 from upgrades.services.agents import take_news
@@ -47,14 +48,6 @@ def following(before=None, **client):
     finally:
         loops[0].until = 0.0
         thread.join()
-
-
-def eventually(condition, seconds=60):
-    """Waits for a condition; the limit only keeps a broken program from hanging the suite."""
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
 
 
 def is_at(row, running):
@@ -133,11 +126,11 @@ def test_a_line_of_the_good_agent_arrives_while_the_bad_one_keeps_the_loop_waiti
 ):
     misbehave(bad, how)
     with following(deadline=600.0):
-        assert eventually(lambda: bad.asked)
+        wait_for(lambda: bad.asked)
         good.write("confserv_b", READY)
-        assert eventually(lambda: LogLine.objects.filter(event="21-22170").exists())
+        wait_for(lambda: LogLine.objects.filter(event="21-22170").exists())
         good.write("confserv_b", READY)
-        assert eventually(lambda: LogLine.objects.filter(event="21-22170").count() == 2)
+        wait_for(lambda: LogLine.objects.filter(event="21-22170").count() == 2)
         assert len(bad.asked) == 1  # its first question is still open: the limit of this loop is ten minutes
 
 
@@ -148,9 +141,9 @@ def test_the_trouble_with_a_bad_agent_is_recorded_and_the_good_one_goes_on(real_
     misbehave(bad, how)
     with following(deadline=1.0):
         good.write("confserv_b", READY)
-        assert eventually(lambda: real_night.agent("old").trouble)
+        wait_for(lambda: real_night.agent("old").trouble)
         good.write("confserv_b", READY)
-        assert eventually(lambda: LogLine.objects.filter(event="21-22170").count() == 2)
+        wait_for(lambda: LogLine.objects.filter(event="21-22170").count() == 2)
     assert real_night.agent("new").trouble == ""
     assert not LogLine.objects.filter(file__application__name="confserv").exists()
 
@@ -165,9 +158,9 @@ def test_an_agent_in_trouble_is_asked_for_an_answer_before_it_is_asked_for_news(
     """That it is well again shows after a second, not only after the five that a poll waits for news."""
     misbehave(bad, does_not_know)
     with following():
-        assert eventually(lambda: len(bad.asked) >= 3)
+        wait_for(lambda: len(bad.asked) >= 3)
         bad.answer = None
-        assert eventually(lambda: waits(bad)[-1] == polling.WAIT)
+        wait_for(lambda: waits(bad)[-1] == polling.WAIT)
     asked = waits(bad)[: waits(bad).index(polling.WAIT, 1) + 1]
     assert asked[0] == asked[-1] == polling.WAIT
     assert set(asked[1:-1]) == {0.0}
@@ -176,9 +169,9 @@ def test_an_agent_in_trouble_is_asked_for_an_answer_before_it_is_asked_for_news(
 def test_an_agent_that_answers_again_is_told_as_back(real_night, good, bad):
     misbehave(bad, does_not_know)
     with following():
-        assert eventually(lambda: "agent.lost" in real_night.kinds)
+        wait_for(lambda: "agent.lost" in real_night.kinds)
         bad.answer = None
-        assert eventually(lambda: "agent.back" in real_night.kinds)
+        wait_for(lambda: "agent.back" in real_night.kinds)
     assert real_night.agent("old").trouble == ""
     assert real_night.state.lost_agents == {}
 
@@ -208,10 +201,10 @@ def test_an_agent_that_fell_silent_before_the_clock_was_set_back_is_lost_at_once
 def test_what_cannot_be_stored_is_trouble_that_the_page_shows(real_night, good):
     good.write("confserv_b", READY)
     with following():
-        assert eventually(lambda: LogLine.objects.exists())
+        wait_for(lambda: LogLine.objects.exists())
         LogFile.objects.update(parser_state={"version": 2})
         good.write("confserv_b", READY)
-        assert eventually(lambda: real_night.agent("new").trouble == polling.NOT_TAKEN_IN)
+        wait_for(lambda: real_night.agent("new").trouble == polling.NOT_TAKEN_IN)
     assert LogLine.objects.count() == 1
 
 
@@ -219,12 +212,12 @@ def test_an_agent_that_restarts_is_read_on_from_where_the_server_stands(real_nig
     """F26: nothing is remembered by the agent; nothing comes twice."""
     with following():
         good.write("confserv_b", READY)
-        assert eventually(lambda: LogLine.objects.count() == 1)
+        wait_for(lambda: LogLine.objects.count() == 1)
         good.end()
         again = start_agent("confserv_b", agent="fra-cfg-02")
         Agent.objects.filter(pk=real_night.agent("new").pk).update(url=again.address.url)
         again.write("confserv_b", READY)
-        assert eventually(lambda: LogLine.objects.count() == 2)
+        wait_for(lambda: LogLine.objects.count() == 2)
     assert list(LogLine.objects.order_by("offset").values_list("offset", flat=True)) == [0, len(READY)]
 
 
@@ -233,12 +226,12 @@ def test_a_step_begins_and_completes_by_itself_while_the_loop_runs(real_night, g
     real_night.go_to("replace-folder")
     good.write("confserv_b", "10:00:01.000 Std 25301 of an earlier launch\n" + READY)
     with following():
-        assert eventually(lambda: LogLine.objects.filter(event="21-22170").exists())
+        wait_for(lambda: LogLine.objects.filter(event="21-22170").exists())
         real_night.go_to("launch-new")
-        assert eventually(lambda: real_night.state.steps["launch-new"].status == "begun")
+        wait_for(lambda: real_night.state.steps["launch-new"].status == "begun")
         good.write("confserv_b", "10:00:01.000 Std 25301 synthetic\n")
         good.write("confserv_b", READY)
-        assert eventually(lambda: real_night.state.current == "stop-old")
+        wait_for(lambda: real_night.state.current == "stop-old")
     assert real_night.kinds.count("gate.outcome") == 1
 
 
@@ -304,7 +297,7 @@ def test_two_loops_never_ask_the_same_agent_at_once(real_night, bad):
 
     bad.answer = answer
     with following() as one, following() as other:
-        assert eventually(lambda: len(bad.asked) >= 30)
+        wait_for(lambda: len(bad.asked) >= 30)
         assert one.token != other.token
     assert most[0] == 1
 
@@ -338,9 +331,9 @@ def test_a_lease_is_renewed_while_its_agent_keeps_the_loop_waiting(real_night, b
     monkeypatch.setattr(polling, "RENEW_EVERY", 0.2)
     misbehave(bad, is_late)
     with following(deadline=600.0):
-        assert eventually(lambda: bad.asked)
+        wait_for(lambda: bad.asked)
         first = real_night.agent("old")
-        assert eventually(lambda: real_night.agent("old").lease_until > first.lease_until + polling.LEASE)
+        wait_for(lambda: real_night.agent("old").lease_until > first.lease_until + polling.LEASE)
         assert real_night.agent("old").lease_token == first.lease_token
 
 
@@ -367,8 +360,8 @@ def test_an_agent_without_an_open_run_is_only_looked_at(real_night, good):
     real_night.act(Abort(reason="Nothing is to be done tonight."))
     good.write("confserv_b", READY)
     with following():
-        assert eventually(lambda: real_night.agent("new").version)
-        assert eventually(lambda: real_night.agent("new").lease_token is None)
+        wait_for(lambda: real_night.agent("new").version)
+        wait_for(lambda: real_night.agent("new").lease_token is None)
     assert real_night.agent("new").due_at > timezone.now()
     assert not LogLine.objects.exists()
 
@@ -408,7 +401,7 @@ def test_the_next_loop_takes_each_agent_while_it_is_followed_still(real_night, g
         assert set(needed.values_list("lease_token", flat=True)) == {heir.token}
         assert given_back == {(agent.pk, token, heir.token) for agent in needed}
         good.write("confserv_b", READY)
-        assert eventually(lambda: LogLine.objects.filter(event="21-22170").exists())
+        wait_for(lambda: LogLine.objects.filter(event="21-22170").exists())
 
 
 def test_a_loop_is_taken_over_a_few_agents_at_a_time_and_nobody_else_is(real_night):
@@ -476,7 +469,7 @@ def test_without_an_agent_to_follow_no_other_loop_is_called(real_night):
 def test_a_late_loop_gives_its_leases_back_although_an_agent_hangs(real_night, bad):
     misbehave(bad, is_late)
     with following(deadline=600.0):
-        assert eventually(lambda: bad.asked)
+        wait_for(lambda: bad.asked)
         assert real_night.agent("old").lease_token is not None
     assert real_night.agent("old").lease_token is None
     assert runs.advance_run(real_night.run) in (True, False)

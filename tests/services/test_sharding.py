@@ -15,7 +15,7 @@ from django.utils import timezone
 from tests.agent.conftest import SECRET, new_client
 from tests.factories import frankfurt, make_environment, server
 from tests.services.fake_agent import FakeAgent, signed
-from tests.services.test_polling import eventually
+from tests.waiting import wait_for
 from upgrades.models import Agent
 from upgrades.services import polling
 
@@ -102,8 +102,8 @@ def test_three_workers_look_at_two_hundred_agents_once_an_interval(many, hall, m
     Agent.objects.update(due_at=None, seen_at=None)
     # Loops and agents share one process here, and a busy machine: none of them is late by its own fault.
     with workers(WORKERS, deadline=PATIENCE) as loops:
-        assert eventually(lambda: not Agent.objects.filter(seen_at=None).exists(), seconds=PATIENCE)
-        assert eventually(lambda: not Agent.objects.exclude(lease_token=None).exists())
+        wait_for(lambda: not Agent.objects.filter(seen_at=None).exists(), seconds=PATIENCE)
+        wait_for(lambda: not Agent.objects.exclude(lease_token=None).exists())
         assert len({loop.token for loop in loops}) == WORKERS
     assert len(hall.looks) == AGENTS
     first = timezone.now() + polling.HEALTH_EVERY
@@ -114,8 +114,8 @@ def test_three_workers_look_at_two_hundred_agents_once_an_interval(many, hall, m
     )
     Agent.objects.update(due_at=timezone.now())  # now it is
     with workers(WORKERS, deadline=PATIENCE):
-        assert eventually(lambda: sum(hall.looks.values()) == 2 * AGENTS, seconds=PATIENCE)
-        assert eventually(lambda: not Agent.objects.exclude(lease_token=None).exists())
+        wait_for(lambda: sum(hall.looks.values()) == 2 * AGENTS, seconds=PATIENCE)
+        wait_for(lambda: not Agent.objects.exclude(lease_token=None).exists())
     assert set(hall.looks.values()) == {2}
 
 
@@ -124,10 +124,10 @@ def test_slow_agents_keep_nobody_waiting(many, hall):
     Agent.objects.update(due_at=None, seen_at=None)
     quick = Agent.objects.exclude(agent_id__in=hall.slow)
     with workers(WORKERS):
-        assert eventually(lambda: not quick.filter(seen_at=None).exists())
+        wait_for(lambda: not quick.filter(seen_at=None).exists())
         assert not Agent.objects.filter(agent_id__in=hall.slow).exclude(seen_at=None).exists()
         hall.over.set()
-        assert eventually(lambda: not Agent.objects.exclude(lease_token=None).exists())
+        wait_for(lambda: not Agent.objects.exclude(lease_token=None).exists())
 
 
 def test_agents_that_open_runs_need_come_first(night):
@@ -145,6 +145,6 @@ def test_what_a_dead_worker_held_is_looked_at_by_the_others(many, hall):
     dead = polling.claim(uuid4(), limit=50)
     Agent.objects.filter(pk__in=dead).update(lease_until=timezone.now() - timedelta(seconds=1))
     with workers(WORKERS - 1):
-        assert eventually(lambda: not Agent.objects.filter(seen_at=None).exists())
+        wait_for(lambda: not Agent.objects.filter(seen_at=None).exists())
     assert Agent.objects.filter(pk__in=dead, leases_expired=1).count() == len(dead)
     assert not Agent.objects.exclude(pk__in=dead).exclude(leases_expired=0).exists()

@@ -14,7 +14,7 @@ import psutil
 import psycopg
 import redis
 
-from tests.torture.place import wait_for
+from tests.waiting import wait_for
 
 LEASE = 6.0  # seconds after which a worker that says nothing has lost its agents
 

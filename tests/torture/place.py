@@ -28,9 +28,9 @@ from tests.torture.clocks import Clock
 from tests.torture.disks import Disk
 from tests.torture.history import History
 from tests.torture.proxy import Proxy
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-READY = 90.0
 _TEXTS = "SELECT procedure, version, text FROM upgrades_procedureversion"
 NOT_OURS = (
     "DATABASE_URL",
@@ -40,15 +40,6 @@ NOT_OURS = (
     "RUNBOOK_HTTPS",
     "SIMULATOR_URL",
 )
-
-
-def wait_for(condition, seconds=READY, what="what was awaited"):
-    """The first true value of `condition`; an AssertionError that names `what` when there is none in time."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what} did not come within {seconds:g} s"
-        time.sleep(0.05)
-    return found
 
 
 def some_ports(count):

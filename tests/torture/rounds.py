@@ -8,8 +8,8 @@ import threading
 import time
 
 from tests.torture.faults import FAULTS, TOGETHER
-from tests.torture.place import wait_for
 from tests.torture.points import POINTS
+from tests.waiting import wait_for
 
 AT_ONCE = 6
 TRIALS_TOGETHER = 4
