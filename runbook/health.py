@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from importlib.metadata import version
+from urllib.parse import quote
 
 import redis
 from django.conf import settings
@@ -188,34 +189,32 @@ def _may_see_parts(request: HttpRequest) -> bool:
         return False
 
 
-_OUTAGE = (
+_PAGE = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>Runbook: {what}</title>"
     "<h1>{what}</h1><p>Nothing was changed that you have not seen confirmed. {now}</p></html>"
 )
-STORE_AWAY = _OUTAGE.format(
-    what="The database does not answer",
-    now="Load the page again in a few seconds; if this stays, tell whoever runs Runbook.",
-)
-# By SQLSTATE: PostgreSQL answers, and takes nothing more.
-_STILL_READ = "Runs can still be read. Tell whoever runs Runbook now, and send it again when {again}."
-READ_ONLY = {
-    "53100": _OUTAGE.format(
-        what="The database takes nothing more: its disk is full",
-        now=_STILL_READ.format(again="there is room"),
-    ),
-    "25006": _OUTAGE.format(
-        what="The database takes nothing now: it is read-only",
-        now=_STILL_READ.format(again="it takes changes again"),
-    ),
+# By SQLSTATE: PostgreSQL answers, and takes nothing more; and until when.
+TAKES_NOTHING = {
+    "53100": ("The database takes nothing more: its disk is full", "there is room"),
+    "25006": ("The database takes nothing now: it is read-only", "it takes changes again"),
 }
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """503 with Retry-After while PostgreSQL is away or takes nothing: an outage is no fault of a page. Else a plain 500."""
     failure = sys.exc_info()[1]
-    text = READ_ONLY.get(getattr(getattr(failure, "__cause__", None), "sqlstate", None) or "")
-    if text is None and isinstance(failure, (OperationalError, InterfaceError)):
-        text = STORE_AWAY
-    if text is None:
-        return plain_server_error(request)
-    return HttpResponse(text, status=503, headers={"Retry-After": "5"})
+    state = getattr(getattr(failure, "__cause__", None), "sqlstate", None)
+    if state in TAKES_NOTHING:
+        what, until = TAKES_NOTHING[state]
+        now = f"Runs can still be read. Tell whoever runs Runbook now, and send it again when {until}."
+        answer = _away(what, now)
+        answer.headers["X-Refusal"] = quote(f"{what}. Nothing was changed. {now}")  # for the script of a page
+        return answer
+    if isinstance(failure, (OperationalError, InterfaceError)):
+        now = "Load the page again in a few seconds; if this stays, tell whoever runs Runbook."
+        return _away("The database does not answer", now)
+    return plain_server_error(request)
+
+
+def _away(what: str, now: str) -> HttpResponse:
+    return HttpResponse(_PAGE.format(what=what, now=now), status=503, headers={"Retry-After": "5"})

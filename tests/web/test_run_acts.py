@@ -79,6 +79,7 @@ def test_a_database_that_takes_nothing_says_so_and_can_be_read(client, what, say
         assert (answer.status_code, answer["Retry-After"]) == (503, "5")
         assert says in answer.text
         assert "Runs can still be read" in answer.text
+        assert says in unquote(answer["X-Refusal"])  # what the script of the page shows above what was typed
         assert kinds(stage) == before
         assert client.get(f"/runs/{stage.run_id}/").status_code == 200
         transaction.set_rollback(True)
