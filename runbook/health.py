@@ -23,6 +23,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django.views.defaults import server_error as plain_server_error
 
+from upgrades.domain.freshness import has_passed
 from upgrades.models import CheckpointWatch
 from upgrades.queries import operation
 from upgrades.web.watchers import is_watching_program, operates
@@ -106,7 +107,7 @@ def record_warnings() -> list[str]:
             "it, verify the chains (manage.py verify) and restore the guards from the migrations."
         )
     watch = CheckpointWatch.objects.first()
-    if watch is None or timezone.now() - watch.seen_at > CHECKPOINTS_LATE:
+    if watch is None or has_passed(CHECKPOINTS_LATE, watch.seen_at, timezone.now()):
         return ["Nobody signs checkpoints now. Start: manage.py sign_checkpoints"]
     return [f"Checkpoints: {watch.trouble}"] if watch.trouble else []
 

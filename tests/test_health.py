@@ -151,6 +151,17 @@ def test_the_clock_standing_still(client, works):
     )
 
 
+def test_signs_of_life_of_before_the_clock_was_set_back_vouch_for_nothing(client, works):
+    """F36: a worker that died then would be said to live until the clock has come to its old time again."""
+    ahead = timezone.now() + timedelta(hours=1)
+    Heartbeat.objects.update(seen_at=ahead)
+    CheckpointWatch.objects.update(seen_at=ahead)
+    status, parts = seen(client)
+    assert status == 503
+    assert parts["work"]["reason"].startswith("No worker takes tasks: the last one was seen at ")
+    assert parts["record"]["warnings"] == ["Nobody signs checkpoints now. Start: manage.py sign_checkpoints"]
+
+
 def test_no_worker_ever(client, works):
     Heartbeat.objects.filter(kind="worker").delete()
     assert seen(client)[1]["work"]["reason"].startswith("No worker takes tasks: none was ever seen.")

@@ -15,7 +15,7 @@ from django.db.models import Count
 
 from upgrades.adapters.run_states import state_of
 from upgrades.domain.exposure import limit_of
-from upgrades.domain.freshness import CLOCKS_DIFFER, too_old
+from upgrades.domain.freshness import CLOCKS_DIFFER, has_passed, too_old
 from upgrades.models import Heartbeat, Run, RunBurden
 from upgrades.queries.procedures import procedure_of
 from upgrades.queries.run_lines import OVER
@@ -33,10 +33,10 @@ class Life:
     tick: datetime | None
 
     def working(self, now: datetime) -> tuple[str, ...]:
-        return tuple(name for name, seen in self.workers if now - seen <= WORKER_SILENT)
+        return tuple(name for name, seen in self.workers if not has_passed(WORKER_SILENT, seen, now))
 
     def ticks(self, now: datetime) -> bool:
-        return self.tick is not None and now - self.tick <= TICK_LATE
+        return self.tick is not None and not has_passed(TICK_LATE, self.tick, now)
 
 
 def life() -> Life:

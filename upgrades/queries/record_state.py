@@ -11,6 +11,7 @@ from django.db.models import Q
 from upgrades.adapters import checkpoint_store as store
 from upgrades.adapters import register
 from upgrades.domain.checkpoint import LATE, read_note
+from upgrades.domain.freshness import has_passed
 from upgrades.models import Checkpoint, CheckpointDelivery, CheckpointWatch, RegisterEntry, RunEvent
 
 SHOWN = 20
@@ -93,7 +94,7 @@ def _backup(entry: register.Entry) -> BackupLine:
 def trouble_of(now: datetime) -> str:
     """What keeps checkpoints from being signed; silence counts once there is something to seal."""
     watch = CheckpointWatch.objects.filter(pk=1).first()
-    if watch is not None and (watch.trouble or now - watch.seen_at <= LATE):
+    if watch is not None and (watch.trouble or not has_passed(LATE, watch.seen_at, now)):
         return watch.trouble
     if not RunEvent.objects.exists():
         return ""
