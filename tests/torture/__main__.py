@@ -15,8 +15,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from tests.torture.clocks import LIBRARIES
 from tests.torture.disks import apart
-from tests.torture.faults import FAULTS
+from tests.torture.faults import CLOCK, DISKS, FAULTS
 from tests.torture.place import Place
 from tests.torture.rounds import check, crash_points, each_fault, several_at_once
 
@@ -72,17 +73,18 @@ def table(times):
 def main():
     seed, rounds = int(os.environ.get("SEED") or time.time()), int(os.environ.get("ROUNDS") or 1)
     parts = (os.environ.get("PARTS") or "points,faults,together").split(",")
-    only, disks = os.environ.get("ONLY", ""), apart()
-    names = [name for name, fault in FAULTS.items() if only in name and (disks or not fault.disks)]
+    only = os.environ.get("ONLY", "")
+    there = {"", *([DISKS] if apart() else []), *([CLOCK] if LIBRARIES else [])}
+    names = [name for name, fault in FAULTS.items() if only in name and fault.needs in there]
     times = defaultdict(list)
     say(f"seed {seed}, {rounds} rounds, load average {os.getloadavg()[0]:.1f}")
-    for name in [name for name, fault in FAULTS.items() if fault.disks and not disks]:
-        say(f"NOT TRIED, for only root may mount a disk: {name}")
+    for name in [name for name, fault in FAULTS.items() if fault.needs not in there]:
+        say(f"NOT TRIED, it needs {FAULTS[name].needs}: {name}")
     for number in range(rounds):
         folder = Path(tempfile.mkdtemp(prefix=f"torture-{seed + number}-"))
         say(f"round {number + 1}, seed {seed + number}")
         try:
-            one_round(folder, seed + number, parts, times, names, disks)
+            one_round(folder, seed + number, parts, times, names, DISKS in there)
         except AssertionError as trouble:
             (folder / "seed").write_text(str(seed + number))
             say(

@@ -16,20 +16,21 @@ import redis
 
 from tests.waiting import wait_for
 
+DISKS, CLOCK = "disks of its own, which only root may mount", "libfaketime (Debian: apt-get install faketime)"
 LEASE = 6.0  # seconds after which a worker that says nothing has lost its agents
 
 
 @dataclass(frozen=True)
 class Fault:
     """`goal`: seconds after its end within which work goes on by itself; `times`: how often a round does it;
-    `heard`: it is over once the agents answer, not only once they are asked; `disks`: it needs disks of its own."""
+    `heard`: it is over once the agents answer, not only once they are asked; `needs`: what not every machine has."""
 
     ids: str
     inject: Callable
     goal: float
     times: int = 1
     heard: bool = False
-    disks: bool = False
+    needs: str = ""
 
 
 FAULTS = {}
@@ -339,7 +340,7 @@ def _burst(place, chance):
 # Disks.
 
 
-@fault("the disk of PostgreSQL and Redis is full for 20 s", "F19", 60, disks=True)
+@fault("the disk of PostgreSQL and Redis is full for 20 s", "F19", 60, needs=DISKS)
 def _stores_full(place, chance):
     place.disks["stores"].fill()
     time.sleep(10)
@@ -352,7 +353,7 @@ def _stores_full(place, chance):
     place.start_stores()
 
 
-@fault("the disk of the evidence is full for 10 s, then read-only for 10 s", "F48", 10, disks=True)
+@fault("the disk of the evidence is full for 10 s, then read-only for 10 s", "F48", 10, needs=DISKS)
 def _evidence_full(place, chance):
     disk = place.disks["evidence"]
     disk.fill()
@@ -366,7 +367,13 @@ def _evidence_full(place, chance):
 # The clock.
 
 
-@fault("the clock of pages and workers goes back by 290 s, and ahead by an hour", "F36", 30, heard=True)
+@fault(
+    "the clock of pages and workers goes back by 290 s, and ahead by an hour",
+    "F36",
+    30,
+    heard=True,
+    needs=CLOCK,
+)
 def _own_clock(place, chance):
     with place.own_clock() as clock:
         for seconds in (-290, 0, 3600, 0):
