@@ -16,8 +16,10 @@ def log_of(night, role):
 
 
 def logs_total(night, role, offset, total):
+    file = log_of(night, role)
+    LogFile.objects.filter(pk=file.pk).update(cursor=max(file.cursor, offset + 40))
     LogLine.objects.create(
-        file=log_of(night, role),
+        file=file,
         offset=offset,
         length=40,
         kind=LogLine.Kind.TOTAL,
@@ -64,6 +66,16 @@ def test_of_many_totals_the_last_one_of_each_server_counts(stopping):
         logs_total(stopping, "old", MARK + place, total)
     for place, total in enumerate((90, 100, 200, 84), 1):
         logs_total(stopping, "new", MARK + place, total)
+    stopping.advance()
+    assert "confserv_b counts 84, confserv had 84 before, and counts 0" in reason(stopping)
+
+
+def test_totals_count_whatever_the_clock_said_when_they_were_read(stopping):
+    """F36: set back after the shutdown, it makes what is read from then on look older; the gate stayed shut for as long."""
+    carry_on(stopping)
+    logs_total(stopping, "old", MARK + 1, 0)
+    logs_total(stopping, "new", MARK + 1, 84)
+    LogLine.objects.update(read_at=timezone.now() - timedelta(hours=1))
     stopping.advance()
     assert "confserv_b counts 84, confserv had 84 before, and counts 0" in reason(stopping)
 

@@ -7,7 +7,7 @@ get the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -1265,16 +1265,23 @@ def _is_newer_total(
 
 def is_behind_baseline(procedure: Procedure, state: RunState, seen: e.ClientTotalSeen) -> bool:
     """Whether the line stands behind the mark that was taken when the count began. Without a mark none does."""
+    marks = baseline_marks(procedure, state, seen.application)
+    return any(seen.offset >= mark.get(seen.file, 0) for mark in marks)
+
+
+def baseline_marks(procedure: Procedure, state: RunState, application: str) -> list[Mapping[str, int]]:
+    """The marks in the logs of that server of when its clients began to be counted, a map from files to offsets each."""
+    found = []
     for step in procedure.steps:
         for gate in step.all_gates:
             if not isinstance(gate, ClientsGate) or gate.baseline not in state.steps:
                 continue
-            if seen.application not in (state.application(gate.leaving), state.application(gate.joining)):
+            if application not in (state.application(gate.leaving), state.application(gate.joining)):
                 continue
-            marks = state.steps[gate.baseline].watermarks.get(seen.application)
-            if marks is not None and seen.offset >= marks.get(seen.file, 0):
-                return True
-    return False
+            mark = state.steps[gate.baseline].watermarks.get(application)
+            if mark is not None:
+                found.append(mark)
+    return found
 
 
 def _baseline_seq(procedure: Procedure, state: RunState) -> int:

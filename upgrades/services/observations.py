@@ -7,8 +7,8 @@ so nothing is lost when a worker dies in between, and nothing counts twice.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 
 from django.db.models import Q
 from django.utils import timezone
@@ -17,11 +17,11 @@ from upgrades.domain import run_events as e
 from upgrades.domain.event_rule import APPLICATION_STARTED
 from upgrades.domain.exposure import marks_due
 from upgrades.domain.freshness import has_passed
-from upgrades.domain.procedure import ClientsGate, Procedure
-from upgrades.domain.run import Watch, active_watches, is_behind_baseline, watched_totals
+from upgrades.domain.procedure import Procedure
+from upgrades.domain.run import Watch, active_watches, baseline_marks, watched_totals
 from upgrades.domain.run_events import RunEvent
 from upgrades.domain.run_state import RunState, watch_key
-from upgrades.models import Agent, Application, LogLine, ProcessChange, Run
+from upgrades.models import Agent, Application, LogFile, LogLine, ProcessChange, Run
 from upgrades.queries.facts import environment_facts
 
 DOUBTS_AT_ONCE = 20  # a log of a wholly unknown format would otherwise fill the run's record
@@ -142,31 +142,24 @@ def _totals(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEven
     """The newest total of each server behind its mark; several a second are usual, only the last of a look counts
     (genesys.md 2.4)."""
     for name in watched_totals(procedure, state):
-        line = (
-            LogLine.objects.filter(
-                kind=LogLine.Kind.TOTAL,
-                file__application__environment=run.environment_id,
-                file__application__name=name,
-                read_at__gt=_baseline_began(procedure, state),
-            )
-            .select_related("file")
-            .order_by("-file_id", "-offset")
-            .first()
-        )
+        marks = baseline_marks(procedure, state, name)
+        files = LogFile.objects.filter(
+            application__environment=run.environment_id, application__name=name
+        ).order_by("-pk")
+        line = next(filter(None, (_last_total(file, marks) for file in files if marks)), None)
         if line is not None and line.total is not None:
-            seen = e.ClientTotalSeen(
+            yield e.ClientTotalSeen(
                 application=name, total=line.total, file=line.file.place, offset=line.offset
             )
-            if is_behind_baseline(procedure, state, seen):
-                yield seen
 
 
-def _baseline_began(procedure: Procedure, state: RunState) -> datetime:
-    steps = [
-        gate.baseline for step in procedure.steps for gate in step.all_gates if isinstance(gate, ClientsGate)
-    ]
-    begun = [state.steps[step].begun_at for step in steps if step in state.steps]
-    return min((at for at in begun if at is not None), default=state.started_at)
+def _last_total(file: LogFile, marks: Sequence[Mapping[str, int]]) -> LogLine | None:
+    """The last total of the file that stands behind a mark; of most files nothing does, which takes no query."""
+    begin = min(mark.get(file.place, 0) for mark in marks)
+    if file.cursor <= begin:
+        return None
+    totals = LogLine.objects.filter(file=file, kind=LogLine.Kind.TOTAL, offset__gte=begin)
+    return totals.select_related("file").order_by("-offset").first()
 
 
 def _agents(run: Run, state: RunState) -> Iterator[RunEvent]:
