@@ -330,8 +330,9 @@ class Crew:
     def _keep_logs(self, world):
         """The agents' ground truth outlives the world: the very files, under a second name."""
         there = Path(os.environ["TORTURE_WORLDS"])
-        for path in there.rglob("*"):
-            if world in path.parts and path.is_file() and "log" in path.parts:
+        # Its own folder alone: those of other worlds go away while one looks.
+        for path in (there / "worlds" / world).rglob("*"):
+            if path.is_file() and "log" in path.parts:
                 kept = self.ground / path.relative_to(there)
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(FileExistsError, FileNotFoundError):
