@@ -354,6 +354,18 @@ def test_a_run_that_starts_while_its_agent_is_looked_at_does_not_wait_for_the_ne
     assert agent.pk in claims()[1]
 
 
+def test_an_agent_is_looked_at_once_an_interval_after_the_clock_was_set_back(real_night):
+    """F36: what was due then lies ahead, and is neither waited for nor taken for a hurry at each look."""
+    agent, ahead = real_night.agent("new"), timezone.now() + timedelta(hours=1)
+    Agent.objects.filter(pk=agent.pk).update(due_at=ahead)
+    token, mine = claims()
+    assert agent.pk in mine
+    since = timezone.now()
+    polling.release(agent.pk, token, due_at=since + polling.HEALTH_EVERY, followed_since=since)
+    assert Agent.objects.get(pk=agent.pk).due_at == since + polling.HEALTH_EVERY
+    assert agent.pk not in claims()[1]
+
+
 def test_an_agent_without_an_open_run_is_only_looked_at(real_night, good):
     from upgrades.domain.run import Abort
 

@@ -143,7 +143,10 @@ def release(agent_id: int, token: uuid.UUID, *, due_at: datetime, followed_since
     Where somebody was in a `hurry` since, the agent stays due then: a run has started while it was looked at.
     """
     crash("lease.before-release")
-    hurried = When(due_at__gt=followed_since, then=F("due_at"))
+    # A hurry is of now. What lies further ahead was written before the clock was set back, and is no hurry: such an agent
+    # would be looked at without any pause until the old time comes again.
+    latest = timezone.now() + CLOCKS_DIFFER
+    hurried = When(due_at__gt=followed_since, due_at__lte=latest, then=F("due_at"))
     Agent.objects.filter(pk=agent_id, lease_token=token).update(
         lease_token=None, lease_until=None, due_at=Case(hurried, default=Value(due_at))
     )
