@@ -263,7 +263,7 @@ def _start(
     except Refused as refusal:
         form.add_error(None, refusal.message)
         return _page(request, environment, form, status=status_of(refusal))
-    messages.success(request, "The run has started. Nothing has been done on the servers yet.")
+    messages.success(request, "The run has started. It does nothing on the servers by itself.")
     return HttpResponseRedirect(resolve_url("show-run", done.run), status=303)
 
 
