@@ -142,24 +142,27 @@ def _totals(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEven
     """The newest total of each server behind its mark; several a second are usual, only the last of a look counts
     (genesys.md 2.4)."""
     for name in watched_totals(procedure, state):
-        marks = baseline_marks(procedure, state, name)
-        files = LogFile.objects.filter(
-            application__environment=run.environment_id, application__name=name
-        ).order_by("-pk")
-        line = next(filter(None, (_last_total(file, marks) for file in files if marks)), None)
+        line = _last_total(run, name, baseline_marks(procedure, state, name))
         if line is not None and line.total is not None:
             yield e.ClientTotalSeen(
                 application=name, total=line.total, file=line.file.place, offset=line.offset
             )
 
 
-def _last_total(file: LogFile, marks: Sequence[Mapping[str, int]]) -> LogLine | None:
-    """The last total of the file that stands behind a mark; of most files nothing does, which takes no query."""
-    begin = min(mark.get(file.place, 0) for mark in marks)
-    if file.cursor <= begin:
+def _last_total(run: Run, name: str, marks: Sequence[Mapping[str, int]]) -> LogLine | None:
+    """The last total of the server that stands behind a mark, newest file first; None without any mark."""
+    if not marks:
         return None
-    totals = LogLine.objects.filter(file=file, kind=LogLine.Kind.TOTAL, offset__gte=begin)
-    return totals.select_related("file").order_by("-offset").first()
+    files = LogFile.objects.filter(application__environment=run.environment_id, application__name=name)
+    for file in files.defer("parser_state").order_by("-pk"):
+        begin = min(mark.get(file.place, 0) for mark in marks)
+        if file.cursor <= begin:
+            continue  # as in most files of a server that has run for long: nothing was read behind the mark
+        totals = LogLine.objects.filter(file=file, kind=LogLine.Kind.TOTAL, offset__gte=begin)
+        line = totals.select_related("file").order_by("-offset").first()
+        if line is not None:
+            return line
+    return None
 
 
 def _agents(run: Run, state: RunState) -> Iterator[RunEvent]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, ApplicationLogs
@@ -28,7 +30,10 @@ def take_watermarks(environment_id: int, names: Sequence[str]) -> dict[str, dict
         if application is None or agent is None:
             continue
         # Before the agent is asked: what is lost, or ends, from now on counts.
-        known_by_now = {GAPS: _last_gap(application), CHANGES: _last_change(application)}
+        known_by_now = {
+            GAPS: _newest(LogLine.objects.filter(file__application=application, kind=LogLine.Kind.GAP)),
+            CHANGES: _newest(ProcessChange.objects.filter(application=application)),
+        }
         try:
             logs = asyncio.run(_ask(address_of(agent), name))
         except AgentTrouble as trouble:
@@ -40,14 +45,9 @@ def take_watermarks(environment_id: int, names: Sequence[str]) -> dict[str, dict
     return marks
 
 
-def _last_gap(application: Application) -> int:
-    found = LogLine.objects.filter(file__application=application, kind=LogLine.Kind.GAP).order_by("-pk")
-    return found.values_list("pk", flat=True).first() or 0
-
-
-def _last_change(application: Application) -> int:
-    found = ProcessChange.objects.filter(application=application).order_by("-pk")
-    return found.values_list("pk", flat=True).first() or 0
+def _newest(rows: QuerySet[Any]) -> int:
+    """The number of the last of these rows; 0 where there is none."""
+    return rows.order_by("-pk").values_list("pk", flat=True).first() or 0
 
 
 async def _ask(address: AgentAddress, name: str) -> ApplicationLogs:
