@@ -340,9 +340,9 @@ document.addEventListener("htmx:error", ({ detail: { ctx } }) => {
   if (ctx && !ctx.live) say(UNKNOWN)
 })
 
-/* What was said of an act is over with the next one: the page stays, and it would be read as said of that. */
+/* A form that was accepted clears the refusal of the try before. */
 document.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
-  if (!ctx.live) document.getElementById("messages")?.replaceChildren()
+  if (!ctx.live) document.querySelector("#messages [data-refusal]")?.remove()
 })
 
 /* ---- clocks ---- */

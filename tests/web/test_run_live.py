@@ -105,17 +105,6 @@ def test_an_act_with_htmx_swaps_the_board_and_stays_on_the_page(visit):
     assert page.evaluate("window.same") is True
 
 
-def test_what_was_said_of_an_act_goes_with_the_next_one(visit):
-    """“The run has started” stood above its report still, for whoever never loaded the page anew."""
-    page = visit(watching())
-    page.evaluate("document.getElementById('messages').append('The run has started.')")
-    page.locator("#ask-note summary").click()
-    page.locator("#note textarea").fill("The dump is on tape 7.")
-    page.get_by_role("button", name="Add the note").click()
-    expect(page.locator("#notes")).to_contain_text("The dump is on tape 7.")
-    expect(page.locator("#messages")).to_have_text("")
-
-
 def test_a_refusal_says_why_at_the_head_of_the_page_and_keeps_the_text(visit):
     stage = Stage().reach("stop-old")
     page = visit(stage, stage.approver)
