@@ -345,12 +345,19 @@ def _stores_full(place, chance):
     place.disks["stores"].fill()
     time.sleep(10)
     # PostgreSQL had room left in what it had taken before. It ends itself when a new piece of its log finds none.
-    with contextlib.suppress(psycopg.Error):
-        while place.query("SELECT pg_switch_wal()"):
-            time.sleep(0.1)
+    wait_for(lambda: _has_ended(place), what="the end of PostgreSQL on a full disk")
     time.sleep(10)
     place.disks["stores"].make_room()
     place.start_stores()
+
+
+def _has_ended(place):
+    """Has PostgreSQL ended itself? Asks it for a new piece of its log, for which the disk has no room."""
+    try:
+        place.query("SELECT pg_switch_wal()")
+    except psycopg.Error:
+        return True
+    return False
 
 
 @fault("the disk of the evidence is full for 10 s, then read-only for 10 s", "F48", 10, needs=DISKS)

@@ -123,6 +123,12 @@ class Program:
                 process.send_signal(number)
 
 
+def _await(programs):
+    """Comes back when all these programs serve."""
+    for program in programs:
+        wait_for(lambda program=program: program.is_ready, what=f"{program.name} ({program.log})")
+
+
 class Guard:
     """A small process that outlives a killed harness for a moment and ends what it left running."""
 
@@ -215,8 +221,7 @@ class Place:
         self._define()
         for program in self.programs.values():
             program.start()
-        for program in self.programs.values():
-            wait_for(lambda program=program: program.is_ready, what=f"{program.name} ({program.log})")
+        _await(self.programs.values())
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
 
@@ -351,8 +356,7 @@ class Place:
         programs = [program for name, program in self.programs.items() if name != "simulator"]
         for program in programs:
             program.kill()
-        for program in programs:
-            wait_for(lambda program=program: program.is_ready, what=f"{program.name} ({program.log})")
+        _await(programs)
 
     @contextlib.contextmanager
     def session(self):
