@@ -78,6 +78,8 @@ POINTS = {
     "delivery.sent": SIGNER,
     "delivery.noted": SIGNER,
 }
+# While one loop lives it takes over what the others leave, and nobody rings for another.
+WHEN_NO_LOOP_LIVES = {"task.look.before-publish", "task.look.published"}
 
 
 def in_the_code():
