@@ -291,6 +291,8 @@ document.addEventListener("htmx:before:swap", event => {
   }
   const sent = ctx.response?.raw?.ok && !ctx.live ? ctx.sourceElement?.closest?.("form") : null
   sent?.reset()     // what was accepted is not "typed and unsent" any more: it may be replaced
+  // What was said of the act before would be read as said of this one. The page's own requests leave it where it is.
+  if (sent) document.getElementById("messages")?.replaceChildren()
   const question = sent?.closest("details.ask")
   if (question) question.open = false
   typedBefore = typedTexts()

@@ -105,6 +105,21 @@ def test_an_act_with_htmx_swaps_the_board_and_stays_on_the_page(visit):
     assert page.evaluate("window.same") is True
 
 
+def test_what_was_said_of_an_act_goes_with_the_next_one(visit):
+    """“The run has started” stood above its report still, for whoever never loaded the page anew."""
+    stage = watching()
+    page = visit(stage)
+    page.evaluate("document.getElementById('messages').append('The run has started.')")
+    stage.log("confserv_b", "00-05060", "21-22911", "21-25301")
+    expect(page.locator(".station.seen")).to_contain_text("21-25301")
+    expect(page.locator("#messages")).to_contain_text("The run has started.")
+    page.locator("#ask-note summary").click()
+    page.locator("#note textarea").fill("The dump is on tape 7.")
+    page.get_by_role("button", name="Add the note").click()
+    expect(page.locator("#notes")).to_contain_text("The dump is on tape 7.")
+    expect(page.locator("#messages")).not_to_contain_text("The run has started.")
+
+
 def test_a_refusal_says_why_at_the_head_of_the_page_and_keeps_the_text(visit):
     stage = Stage().reach("stop-old")
     page = visit(stage, stage.approver)
