@@ -7,6 +7,7 @@ import gzip
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,19 +22,22 @@ from agent.messages import Cursor
 from upgrades.adapters.agent_client import AgentClient
 from upgrades.bench import place
 from upgrades.bench.agents import log_of
-from upgrades.bench.figures import Figure, percentile, spread
+from upgrades.bench.figures import Figure, alternately, percentile, ratio, spread
 from upgrades.bench.parts import filled
-from upgrades.bench.scene import Team, idle_agents, pair_of
-from upgrades.models import Agent, LogLine
+from upgrades.bench.scene import Pair, Team, idle_agents, pair_of, unwatched_pair
+from upgrades.domain import run as core
+from upgrades.models import Agent, LogLine, Run, RunEvent
 from upgrades.services import polling
 
 AGENTS = 40
+NUMBER = 8100  # of the agents of a pair that never are asked
 POLLS = 200
 LINES = 20_000
 PAGES = 30
 PAGE_EVENTS = 500
 BELLS = 1000
 AGENTS_GOAL, RUNS_GOAL, EVENTS_A_RUN, LINES_A_RUN = 10_000, 10_000, 500, 2000
+COPIED = 50  # events of each run that fills the database
 
 
 def measure(team: Team, say: Callable[[str], None]) -> list[Figure]:
@@ -51,7 +55,8 @@ def measure(team: Team, say: Callable[[str], None]) -> list[Figure]:
                 written.write("10:00:12.000 Std 25302 synthetic\n" * LINES)
             rows = [_lines(pair.environment.pk)]
         run = filled(pair, PAGE_EVENTS)
-        return [*polls, *rows, *_events(), *_page(team, run), *_bells()]
+        grown = [*_events(), *_page(team, run), *_bells()]
+        return [*polls, *rows, *grown, *_years(team, say)]
 
 
 # Polls: one after the other, so that what is measured is work and not waiting.
@@ -148,10 +153,7 @@ async def _read_on(environment: int) -> None:
 
 
 def _events() -> list[Figure]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM upgrades_runevent")
-        row = cursor.fetchone()
-    count, size = int(row[0]) if row else 1, _size("upgrades_runevent")
+    count, size = RunEvent.objects.count(), _size("upgrades_runevent")
     year = RUNS_GOAL * EVENTS_A_RUN * size / count
     return [
         Figure(
@@ -218,3 +220,50 @@ def _bells() -> list[Figure]:
             f"{AGENTS_GOAL:,} of them: {AGENTS_GOAL * grown / BELLS / 1e6:.0f} MB",
         )
     ]
+
+
+# A command in a database of a few runs, and in the same one after a year of them.
+
+
+def _years(team: Team, say: Callable[[str], None]) -> list[Figure]:
+    pair = unwatched_pair(NUMBER, team, name="Years")
+    few, many = (replace(pair, run=filled(pair, COPIED)) for _ in range(2))
+    there = Run.objects.count()
+    before = _commands(team, few)
+    say(f"The database is being filled with {RUNS_GOAL:,} runs …")
+    _fill(few.run)
+    after = _commands(team, many)
+    times = ratio(after, before)
+    return [
+        Figure(f"a command with {there} runs in the database", spread(before)),
+        Figure(
+            f"the same with {there + RUNS_GOAL:,} runs and {RunEvent.objects.count():,} events",
+            spread(after),
+            f"{times:.2f} × that with {there} runs",
+            "flat (≤ 1.1 ×)",
+            times <= 1.1,
+        ),
+    ]
+
+
+def _commands(team: Team, pair: Pair) -> list[float]:
+    return alternately(POLLS, lambda: team.act(pair, core.AddNote(text="The phones are quiet.")))[0]
+
+
+def _fill(pattern: int) -> None:
+    """Ended runs with the events of this one; their chains are of no account here."""
+    model = Run.objects.get(pk=pattern)
+    model.status, model.ended_at, model.waits_for_worker = "ended", model.started_at, False
+    copies = []
+    for _ in range(RUNS_GOAL):
+        model.pk = None
+        copies.append(copy(model))
+    made = [run.pk for run in Run.objects.bulk_create(copies, batch_size=1000)]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO upgrades_runevent (run_id, seq, kind, text, previous, hash)"
+            " SELECT made, seq, kind, text, previous, hash FROM upgrades_runevent, unnest(%s::bigint[]) AS made"
+            " WHERE run_id = %s AND seq <= %s",
+            [made, pattern, COPIED],
+        )
+        cursor.execute("ANALYZE")

@@ -21,16 +21,15 @@ from agent.polling import Logs, Question
 from upgrades.adapters import event_store
 from upgrades.bench.agents import application_of, log_of, name_of
 from upgrades.bench.figures import Figure, alternately, percentile, ratio, spread
-from upgrades.bench.scene import Pair, Team, pair_of
+from upgrades.bench.scene import Pair, Team, unwatched_pair
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
 from upgrades.domain.log_events import ParserState, read
 from upgrades.domain.run_events import WORKER, Recorded, RunEvent
 from upgrades.models import CommandReceipt, Run
-from upgrades.services import projections, runs
+from upgrades.services import projections
 
 NUMBER = 8000  # of the agents of the one pair, which never are asked
-NOBODY = "http://127.0.0.1:9"
 TIMES = 200
 EVENTS = 1000
 VERIFIED = 20_000
@@ -43,17 +42,8 @@ EVENT = "10:00:12.000 Std 25302 synthetic\n"
 def measure(team: Team, say: Callable[[str], None]) -> list[Figure]:
     """All figures of parts, one after the other."""
     say("The parts are being measured …")
-    runs.on_wake(_nobody)
-    addresses = [
-        {"agent": name_of(number), "url": NOBODY, "secret": "0" * 64} for number in (NUMBER, NUMBER + 1)
-    ]
-    pair = pair_of(NUMBER, addresses, Path(), team)
-    team.start(pair)
+    pair = unwatched_pair(NUMBER, team)
     return [*_command(team, pair), *_chain(pair), *_record(pair), *_lines(), *_scan()]
-
-
-def _nobody(_run_id: int) -> None:
-    """No worker works beside what is measured."""
 
 
 # A command, beside a transaction that writes the same rows and thinks nothing.

@@ -28,6 +28,7 @@ NEXT = "stop-old"  # the step that the run comes to when it opens
 REASON = "Not a part of what is measured here."
 OLD, CURRENT = "8.1.3", "8.5.100"
 LIMIT = 60.0
+NOBODY = "http://127.0.0.1:9"
 OPENING = "10:00:01.000 Std 25301 synthetic\n10:00:02.000 Std 22170 synthetic\n"
 
 
@@ -130,6 +131,15 @@ def pair_of(
     team.join(environment)
     ids = dict(environment.applications.exclude(standing="standalone").values_list("standing", "pk"))
     return Pair(environment, log_of(folder, numbers[1]), {"new": ids["backup"], "old": ids["primary"]})
+
+
+def unwatched_pair(number: int, team: Team, *, name: str = "Bench") -> Pair:
+    """A pair with a run for which nobody works: its agents are never asked, and no bell of this process rings."""
+    runs.on_wake(lambda _run: None)
+    agents = [{"agent": name_of(one), "url": NOBODY, "secret": "0" * 64} for one in (number, number + 1)]
+    pair = pair_of(number, agents, Path(), team, name=name)
+    team.start(pair)
+    return pair
 
 
 def idle_agents(agents: Sequence[dict[str, str]], *, name: str = "Bench, idle") -> None:

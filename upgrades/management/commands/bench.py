@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from upgrades.bench import capacity, gates, parts, place
+from upgrades.bench import capacity, gates, parts, people, place
 from upgrades.bench.figures import Figure, table
 from upgrades.bench.scene import Team
 from upgrades.services.procedures import publish_all
@@ -35,7 +35,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--no-browser", action="store_true", help="a client of the stream instead of Chromium"
         )
-        parser.add_argument("--only", choices=("gates", "parts", "capacity"), help="one part of the figures")
+        parser.add_argument(
+            "--only", choices=("gates", "parts", "people", "capacity"), help="one part of the figures"
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
         if options["gates"] < 1 or options["repeats"] < 1:
@@ -79,6 +81,8 @@ class Command(BaseCommand):
             figures += gates.measure(size, team, self._say, browser=not options["no_browser"])
         if only in (None, "parts"):
             figures += parts.measure(team, self._say)
+        if only in (None, "people"):
+            figures += people.measure(team, self._say)
         if only in (None, "capacity"):
             figures += capacity.measure(team, self._say)
         return figures
