@@ -281,6 +281,9 @@ htmx.registerExtension("runbook-live", {
 
 let typedBefore = []
 
+/* The form that somebody sent; null for what the page asks for by itself. */
+const sentForm = ctx => (ctx.live ? null : ctx.sourceElement?.closest?.("form"))
+
 document.addEventListener("htmx:before:swap", event => {
   const { ctx, tasks } = event.detail
   for (const task of tasks) {
@@ -289,9 +292,9 @@ document.addEventListener("htmx:before:swap", event => {
     // An answer that was under way while a newer one came: showing it would go back in time.
     if (shown && Number(fresh.dataset.version) < Number(shown.dataset.version)) return event.preventDefault()
   }
-  const sent = ctx.response?.raw?.ok && !ctx.live ? ctx.sourceElement?.closest?.("form") : null
+  const sent = ctx.response?.raw?.ok ? sentForm(ctx) : null
   sent?.reset()     // what was accepted is not "typed and unsent" any more: it may be replaced
-  // What was said of the act before would be read as said of this one. The page's own requests leave it where it is.
+  // What was said of the act before would be read as said of this one.
   if (sent) document.getElementById("messages")?.replaceChildren()
   const question = sent?.closest("details.ask")
   if (question) question.open = false
@@ -342,9 +345,9 @@ document.addEventListener("htmx:error", ({ detail: { ctx } }) => {
   if (ctx && !ctx.live) say(UNKNOWN)
 })
 
-/* A form that was accepted clears the refusal of the try before. */
+/* The next try clears the refusal of the one before. */
 document.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
-  if (!ctx.live) document.querySelector("#messages [data-refusal]")?.remove()
+  if (sentForm(ctx)) document.querySelector("#messages [data-refusal]")?.remove()
 })
 
 /* ---- clocks ---- */

@@ -130,6 +130,10 @@ def test_a_refusal_says_why_at_the_head_of_the_page_and_keeps_the_text(visit):
     expect(page.locator("#messages")).to_contain_text("may not approve this step")
     typed = page.locator("textarea").evaluate_all("all => all.map(one => one.value)")
     assert "I looked at it twice." in typed
+    with page.expect_response(re.compile("/approvals/count/")) as asked:
+        page.evaluate("document.body.dispatchEvent(new Event('approvals-changed'))")
+    asked.value.finished()
+    expect(page.locator("#messages")).to_contain_text("may not approve this step")
 
 
 def test_two_people_see_the_same_run_move(visit):
