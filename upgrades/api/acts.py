@@ -30,6 +30,7 @@ class Act(In):
     summary: ClassVar[str]
 
     def command(self) -> core.Command:
+        """The command that the act stands for; each act has its own."""
         raise NotImplementedError
 
 
