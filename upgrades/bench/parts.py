@@ -21,8 +21,7 @@ from agent.polling import Logs, Question
 from upgrades.adapters import event_store
 from upgrades.bench.agents import application_of, log_of, name_of
 from upgrades.bench.figures import Figure, alternately, percentile, ratio, spread
-from upgrades.bench.scene import Pair, Team, unwatched_pair
-from upgrades.domain import run as core
+from upgrades.bench.scene import NOTE, Pair, Team, unwatched_pair
 from upgrades.domain import run_events as e
 from upgrades.domain.log_events import ParserState, read
 from upgrades.domain.run_events import WORKER, Recorded, RunEvent
@@ -50,10 +49,7 @@ def measure(team: Team, say: Callable[[str], None]) -> list[Figure]:
 
 
 def _command(team: Team, pair: Pair) -> list[Figure]:
-    def command() -> None:
-        team.act(pair, core.AddNote(text="The phones are quiet."))
-
-    acted, bare = alternately(TIMES, command, lambda: _bare_command(pair.run))
+    acted, bare = alternately(TIMES, lambda: team.note(pair), lambda: _bare_command(pair.run))
     times = ratio(acted, bare)
     return [
         Figure(
@@ -71,9 +67,7 @@ def _bare_command(run_id: int) -> None:
     """The rows that a note writes: event, the run's row, receipt, notification."""
     run = Run.objects.select_for_update().get(pk=run_id)
     now = timezone.now()
-    [recorded] = event_store.record(
-        run.seq + 1, [e.NoteAdded(step="", text="The phones are quiet.")], by=WORKER, at=now
-    )
+    [recorded] = event_store.record(run.seq + 1, [e.NoteAdded(step="", text=NOTE)], by=WORKER, at=now)
     run.head = event_store.append(run_id, [recorded])
     run.seq += 1
     run.version += 1
@@ -89,7 +83,7 @@ def _bare_command(run_id: int) -> None:
 
 def _chain(pair: Pair) -> list[Figure]:
     first, times = Run.objects.get(pk=pair.run).seq + 1, 5 * TIMES
-    notes = [e.NoteAdded(step="prerequisites", text="The phones are quiet. " * 20)] * times
+    notes = [e.NoteAdded(step="prerequisites", text=f"{NOTE} " * 20)] * times
     recorded = event_store.record(first, notes, by=WORKER, at=timezone.now())
     rows = [(pair.run, item.seq, item.event.kind, event_store.text_of(pair.run, item)) for item in recorded]
     appends, inserts = iter(rows), iter(rows)
@@ -166,7 +160,7 @@ def filled(pair: Pair, count: int) -> int:
 def _event(seq: int) -> RunEvent:
     match seq % 4:
         case 0:
-            return e.NoteAdded(step="prerequisites", text="The phones are quiet.")
+            return e.NoteAdded(step="prerequisites", text=NOTE)
         case 1:
             return e.ProbeAnswered(
                 step="install-new",

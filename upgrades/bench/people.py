@@ -19,15 +19,13 @@ from upgrades.bench import place
 from upgrades.bench.figures import Figure, alternately, percentile, ratio, spread
 from upgrades.bench.parts import filled
 from upgrades.bench.readers import signed_in
-from upgrades.bench.scene import Pair, Team, unwatched_pair
-from upgrades.domain import run as core
+from upgrades.bench.scene import NOTE, Pair, Team, unwatched_pair
 from upgrades.models import Membership
 
 NUMBER = 9000  # of the agents of the one pair, which never are asked
 PEOPLE, ACTS, EVENTS = 50, 10, 100
 THINKS = 4.0  # seconds from an act to the next one of the same person, give or take half
 P99_GOAL = 0.1
-TEXT = "The phones are quiet."
 
 
 @dataclass(slots=True)
@@ -45,7 +43,7 @@ class Person:
         """Seconds from sending a form to the answer that says where to look."""
         data = {
             "command_id": str(uuid.uuid4()),
-            "text": TEXT,
+            "text": NOTE,
             "csrfmiddlewaretoken": self.http.cookies[settings.CSRF_COOKIE_NAME],
         }
         began = time.perf_counter()
@@ -62,7 +60,7 @@ def measure(team: Team, say: Callable[[str], None]) -> list[Figure]:
     pair = unwatched_pair(NUMBER, team, name="People")
     cookies = [_cookie(pair, number) for number in range(PEOPLE)]
     theirs = [filled(pair, EVENTS) for _ in cookies]
-    alone = alternately(PEOPLE, lambda: team.act(pair, core.AddNote(text=TEXT)))[0]
+    [alone] = alternately(PEOPLE, lambda: team.note(pair))
     with tempfile.TemporaryDirectory(prefix="bench-") as name, place.web(Path(name)) as url:
         took, seconds = asyncio.run(_all_at_once(url, list(zip(cookies, theirs, strict=True))))
     return [
@@ -84,14 +82,12 @@ def _cookie(pair: Pair, number: int) -> str:
 
 async def _all_at_once(url: str, people: list[tuple[str, int]]) -> tuple[list[float], float]:
     """Seconds that each act took, and the seconds of it all. Everybody has the page open before the first one acts."""
+    name = settings.SESSION_COOKIE_NAME
+    persons = [
+        Person(httpx.AsyncClient(base_url=url, cookies={name: cookie}, timeout=60), run)
+        for cookie, run in people
+    ]
     async with asyncio.TaskGroup() as ready:
-        persons = [
-            Person(
-                httpx.AsyncClient(base_url=url, cookies={settings.SESSION_COOKIE_NAME: cookie}, timeout=60),
-                run,
-            )
-            for cookie, run in people
-        ]
         for person in persons:
             ready.create_task(person.look())
     began = time.perf_counter()

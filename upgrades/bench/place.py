@@ -35,9 +35,9 @@ def own_stores() -> Iterator[dict[str, str]]:
     database = settings.DATABASES["default"]
     address = os.environ["DATABASE_URL"]
     with psycopg.connect(address, autocommit=True) as connection:
-        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(NAME))
+        drop = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(NAME))
         try:
-            connection.execute(drop)
+            connection.execute(drop + sql.SQL(" WITH (FORCE)"))
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(NAME)))
         except psycopg.errors.InsufficientPrivilege as refusal:
             raise CannotMeasure(
@@ -54,6 +54,7 @@ def own_stores() -> Iterator[dict[str, str]]:
                 "RUNBOOK_LOG_LEVEL": "ERROR",
             }
         finally:
+            # Not by force: an autovacuum of what was filled would stop that, and the plain command waits until it is gone.
             connection.execute(drop)
 
 

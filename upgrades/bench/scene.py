@@ -29,6 +29,7 @@ REASON = "Not a part of what is measured here."
 OLD, CURRENT = "8.1.3", "8.5.100"
 LIMIT = 60.0
 NOBODY = "http://127.0.0.1:9"
+NOTE = "The phones are quiet."
 OPENING = "10:00:01.000 Std 25301 synthetic\n10:00:02.000 Std 22170 synthetic\n"
 
 
@@ -59,6 +60,10 @@ class Team:
 
     def act(self, pair: Pair, command: core.Command, *, by: User | None = None) -> None:
         runs.act(run_id=pair.run, command=command, by=by or self.operator, command_id=uuid.uuid4())
+
+    def note(self, pair: Pair) -> None:
+        """The act that is measured: it is allowed at any time and leads to nothing else."""
+        self.act(pair, core.AddNote(text=NOTE))
 
     def start(self, pair: Pair) -> None:
         """A new run on the pair's servers, as old as they were at first."""
