@@ -314,7 +314,8 @@ def test_nothing_else_makes_connections():
         "upgrades/adapters/outgoing.py",
         "upgrades/adapters/webhook_client.py",  # through it too
         "upgrades/adapters/simulator_client.py",  # this machine only
-        "upgrades/bench/place.py",  # programs for figures, which start what they ask
+        "upgrades/bench/people.py",  # programs for figures, which start what they ask
+        "upgrades/bench/place.py",
         "upgrades/bench/readers.py",
         "upgrades/web/sign_in_provider.py",  # the one issuer that the settings name
         "runbook/supervisor.py",  # asks the servers that it started
