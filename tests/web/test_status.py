@@ -134,9 +134,10 @@ def test_clocks_lags_and_gaps_are_told_per_host(client, environment, operator):
     heard("fra-cfg-02", timedelta(), clock_skew=1.5)
     confserv = environment.applications.get(name="confserv")
     file = LogFile.objects.create(
-        application=confserv, identity="f", name="confserv.<i>.log", size=4096, cursor=1024
+        application=confserv, identity="f", name="confserv.<i>.log", size=200_704, cursor=1024
     )
     LogFile.objects.create(application=confserv, identity="g", name="read.log", size=10, cursor=10)
+    LogFile.objects.create(application=confserv, identity="h", name="half-a-line.log", size=90, cursor=10)
     now = timezone.now()
     for offset, text, ago in ((0, "vanished today", 0), (1, "vanished last week", 7)):
         LogLine.objects.create(
@@ -151,9 +152,10 @@ def test_clocks_lags_and_gaps_are_told_per_host(client, environment, operator):
     text = status(client)
     assert '<b class="wait">-86400.0 s</b>' in text
     assert "1.5 s" in text
-    assert "3.0 KB of confserv" in text
+    assert "195.0 KB of confserv" in text
     assert "confserv.&lt;i&gt;.log" in text
     assert "read.log" not in text
+    assert "half-a-line.log" not in text
     assert "confserv: " in text
     assert "vanished today" in text
     assert "last week" not in text

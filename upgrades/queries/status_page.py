@@ -12,6 +12,7 @@ from django.db.models import F, Q
 
 from upgrades.domain.environment import LCA
 from upgrades.models import Agent, CheckpointWatch, Host, LogFile, LogLine, Run, RunBinding
+from upgrades.models.agent import A_LINE
 from upgrades.queries import operation
 from upgrades.queries.access import visible_environments
 from upgrades.queries.operation import Life, Queue
@@ -214,9 +215,10 @@ def _files(environments: list[int]) -> defaultdict[int, list[FileLine]]:
     """By host, the files that are furthest behind first."""
     found: defaultdict[int, list[FileLine]] = defaultdict(list)
     rows: Any = (
-        LogFile.objects.filter(application__environment__in=environments, state="open", size__gt=F("cursor"))
+        LogFile.objects.filter(application__environment__in=environments, state="open")
         .exclude(application__type=LCA)
         .annotate(behind=F("size") - F("cursor"))
+        .filter(behind__gt=A_LINE)  # as LogFile.unread: less may be a line that is not whole
         .order_by("-behind")
     )
     for host, application, name, behind, size in rows.values_list(
