@@ -18,9 +18,13 @@ import httpx
 import psycopg
 import redis
 from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
 NAME = "runbook_bench"
+COPY = f"{NAME}_copy"
+MAINTENANCE = "postgres"  # a database is not copied or dropped by whoever is connected to it
 REDIS_NUMBER = 9  # of Redis's sixteen numbered stores; the application uses 0
 START_SECONDS = 60.0
 
@@ -56,6 +60,32 @@ def own_stores() -> Iterator[dict[str, str]]:
         finally:
             # Not by force: an autovacuum of what was filled would stop that, and the plain command waits until it is gone.
             connection.execute(drop)
+
+
+@contextlib.contextmanager
+def copied() -> Iterator[tuple[BaseDatabaseWrapper, BaseDatabaseWrapper]]:
+    """Connections to the benchmark's database and to a copy of it as it is now. `use` says which one is meant."""
+    database = connections[DEFAULT_DB_ALIAS]
+    copy = connections.create_connection(DEFAULT_DB_ALIAS)
+    copy.settings_dict = {**copy.settings_dict, "NAME": COPY}
+    database.close()  # nobody may be connected to what is copied
+    drop = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(COPY))
+    with psycopg.connect(os.environ["DATABASE_URL"], dbname=MAINTENANCE, autocommit=True) as connection:
+        connection.execute(drop + sql.SQL(" WITH (FORCE)"))
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(COPY), sql.Identifier(NAME))
+        )
+        try:
+            yield database, copy
+        finally:
+            use(database)
+            copy.close()
+            connection.execute(drop)
+
+
+def use(database: BaseDatabaseWrapper) -> None:
+    """What this thread does from now on, it does in this database."""
+    connections[DEFAULT_DB_ALIAS] = database
 
 
 def _redis() -> str:
