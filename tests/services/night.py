@@ -130,6 +130,20 @@ class Night:
             self._turn(state)
         raise AssertionError(f"the run stands at {self.state.current}, not at {step}")
 
+    def finish(self):
+        """Carry the run on to its end; the approver takes over what stands open behind it."""
+        for _ in range(100):
+            self.advance()
+            state = self.state
+            if state.current is None:
+                break
+            self._turn(state)
+        for burden in self.state.unowned:
+            self.act(core.TakeOver(burden=burden.id, reason=REASON), self.approver)
+        self.advance()
+        assert self.state.is_over, self.state.status
+        return self
+
     def _turn(self, state):
         self.answer_probes()
         acted = False

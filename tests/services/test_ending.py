@@ -3,10 +3,10 @@
 import pytest
 
 from tests.factories import make_user
-from tests.services.night import REASON
+from tests.services.night import REASON, Night
 from upgrades.domain import run as core
 from upgrades.domain.refusal import BadInput, GateClosed, NotAllowed, OutOfTurn
-from upgrades.models import RunBurden
+from upgrades.models import Environment, RunBurden
 
 READ_ONLY = "exposure:read-only"
 
@@ -84,3 +84,17 @@ def test_a_restarted_step_is_a_new_visit_and_what_was_seen_before_counts_no_more
     assert not night.verdict("backup-database", "database-copy").is_met
     with pytest.raises(OutOfTurn):
         night.act(core.Attach(step="backup-database", visit=1, gate="options-export", text="On the SAN."))
+
+
+def test_what_is_done_in_a_run_that_is_over_leaves_the_schema_as_it_became_since(db):
+    answers = {"target-schema": "8.5.0", "convert-languages": "false", "keep-database-until": "2027-06-01"}
+    night = Night(procedure="database-migration", bindings={}, parameters=answers).finish()
+    places = Environment.objects.filter(pk=night.environment.pk)
+    assert (night.state.ending, places.get().schema_version) == ("completed", "8.5.0")
+    places.update(schema_version="8.5.1")  # migrated again, or gone back to
+    [kept] = night.state.burdens
+    with pytest.raises(NotAllowed):
+        night.act(core.CloseBurden(burden=kept, text="It was deleted today."))
+    assert places.get().schema_version == "8.5.1"
+    night.act(core.CloseBurden(burden=kept, text="It was deleted today."), night.approver)
+    assert places.get().schema_version == "8.5.1"
