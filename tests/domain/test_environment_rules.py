@@ -218,3 +218,9 @@ def test_the_order_of_servers_does_not_change_what_is_found(shown):
 def test_proxies_of_the_same_version_as_their_master_are_in_order():
     shown = picture(server("confserv", MASTER, "a", "8.5.101"), server("p", PROXY, "b", "8.5.101"))
     assert findings(Watched(picture=shown, now=NOW)) == ()
+
+
+@pytest.mark.parametrize("event", ["20621", "20622"])
+def test_a_report_from_before_the_clock_was_set_back_still_stands(event):
+    reports = (ScsReport("scs", event, NOW + timedelta(hours=1)),)
+    assert found(whole(), f"43-{event}", reports=reports)

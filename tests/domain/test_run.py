@@ -1,7 +1,10 @@
 """Whole runs of the shipped HA procedure: every branch of it, and what people may and may not do on the way."""
 
+from datetime import timedelta
+
 import pytest
 
+from tests.domain import scene as scenes
 from tests.domain.scene import ANNA, AUDITOR, AUTHOR, BOTH, OLGA, OTTO, REASON, Scene
 from upgrades.domain import run, run_events
 from upgrades.domain.refusal import BadInput, GateClosed, NotAllowed, OutOfTurn
@@ -392,3 +395,22 @@ def test_versions_that_nobody_knows_stop_the_run_at_its_first_step():
     assert scene.verdict("versions-known").value == "cannot-tell"
     with pytest.raises(GateClosed, match="The versions of both servers"):
         scene.complete()
+
+
+def test_a_watch_ends_where_it_is_to_end_whatever_the_clock_says(monkeypatch):
+    scene = Scene().go_to("start-remaining")
+    monkeypatch.setattr(scenes, "START", scenes.START - timedelta(minutes=5))
+    scene.go_to("stop-upgrade-mode")
+    while scene.state.steps["stop-upgrade-mode"].begun_at is None:
+        scene.begin()
+    scene.end_of("new")  # as the step wants it: no server of which somebody still watches whether it stays
+    assert scene.state.status is RunStatus.RUNNING
+
+
+def test_a_run_on_hold_stays_so_when_its_last_step_is_skipped():
+    scene = Scene().go_to("start-former")
+    scene.act(run.Hold(reason="The data centre has an alarm."))
+    scene.deviate("skip", second=ANNA)
+    assert (scene.state.status, scene.state.current) == (RunStatus.HELD, None)
+    scene.act(run.Resume(reason="The alarm was a test."))
+    assert scene.state.status is RunStatus.ENDED or scene.state.status is RunStatus.CLOSING

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -142,3 +143,10 @@ def test_an_attempt_costs_four_short_statements(django_assert_num_queries):
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
         assert cursor.fetchone() == (0,)
+
+
+def test_what_was_parked_before_the_clock_was_set_back_is_tried_again():
+    ahead = timezone.now() + timedelta(hours=1)
+    Attempt.objects.bulk_create(Attempt(subject="run 1", begun_at=ahead) for _ in range(attempts.DEATHS))
+    with attempts.attempt("run 1") as is_a_trial:
+        assert is_a_trial

@@ -24,6 +24,7 @@ from upgrades.domain.environment import (
     reaches,
 )
 from upgrades.domain.feature_freeze import freeze
+from upgrades.domain.freshness import has_passed
 from upgrades.domain.plan import counted, listed
 from upgrades.domain.version import NotAVersion, Version
 
@@ -366,9 +367,9 @@ def _scs_reports(watched: Watched) -> Iterator[Finding]:
 def _counts(watched: Watched, report: ScsReport) -> bool:
     match report.event:
         case "20622":
-            return watched.now - report.at >= SETTLING and not _expected(watched)
+            return has_passed(SETTLING, report.at, watched.now) and not _expected(watched)
         case "20621":
-            return watched.now - report.at >= SETTLING
+            return has_passed(SETTLING, report.at, watched.now)
         case "10331":
             # No event takes it back. A run on the pair stops one of them on purpose, and a backup that runs ends it.
             server = watched.picture.by_name.get(report.scs)

@@ -1158,7 +1158,7 @@ def _is_watching(state: RunState, step: Step, gate: EventGate) -> bool:
     if state.gate(step.id, gate.id).outcome is None:
         return False
     until = state.steps.get(gate.rule.watch_until or "")
-    return until is None or until.begun_at is None or until.begun_at < at.begun_at
+    return until is None or until.begun_at is None or until.begun_seq < at.begun_seq
 
 
 def _watch(state: RunState, step: Step, gate: EventGate) -> Watch:

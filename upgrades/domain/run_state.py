@@ -342,7 +342,9 @@ def _apply(state: RunState, recorded: Recorded) -> RunState:
         case e.RunGoneOver():
             return _gone_over(state, event)
         case e.RunClosing(ending=ending):
-            return replace(state, status=RunStatus.CLOSING, ending=ending, current=None)
+            held = state.status is RunStatus.HELD  # whoever resumes it lets it close
+            status = RunStatus.HELD if held else RunStatus.CLOSING
+            return replace(state, status=status, ending=ending, current=None)
         case e.RunEnded(ending=ending):
             return replace(state, status=RunStatus.ENDED, ending=ending, ended_at=recorded.at, current=None)
         case e.RunRolledBack():

@@ -50,11 +50,13 @@ def attempt(subject: str) -> Iterator[bool]:
             _forget(subject)
 
 
+# What lies further ahead than the pause was written before the clock was set back.
 _BEGIN = """
     WITH dead AS (SELECT count(*) AS deaths, max(begun_at) AS last FROM upgrades_attempt WHERE subject = %(subject)s),
     begun AS (
         INSERT INTO upgrades_attempt (subject, begun_at)
-        SELECT %(subject)s, %(now)s FROM dead WHERE deaths < %(most)s OR last <= %(now)s - %(pause)s RETURNING 1
+        SELECT %(subject)s, %(now)s FROM dead
+        WHERE deaths < %(most)s OR last <= %(now)s - %(pause)s OR last > %(now)s + %(pause)s RETURNING 1
     )
     SELECT deaths, last, EXISTS (SELECT FROM begun) FROM dead
 """
