@@ -1,15 +1,19 @@
 """Starting a run: every mistake at once, nobody who may not, one open run per server, and once however often sent."""
 
+import shutil
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from tests.factories import bind, make_environment, make_user, publish, start
-from tests.services.night import at_once, check_every_run
-from upgrades.domain.refusal import NotAllowed, OutOfTurn
+from tests.services.night import Night, at_once, check_every_run
+from upgrades.domain import run as core
+from upgrades.domain.refusal import GateClosed, NotAllowed, OutOfTurn
 from upgrades.models import Agent, CommandReceipt, Run
 from upgrades.services import claims
+from upgrades.services.procedures import publish as publish_text
 from upgrades.services.runs import Done, NoSuchRun
 from upgrades.services.starting import BadAnswers, start_run
 
@@ -191,3 +195,28 @@ def test_a_rehearsal_sent_five_times_at_once_makes_one_copy(place, operator, sim
     assert all(isinstance(answer, Done) for answer in answers), answers
     assert {(done.run, done.seq) for done in answers} == {(answers[0].run, answers[0].seq)}
     assert place.copies.count() == len(worlds()) == Run.objects.count() == 1
+
+
+NEEDS = """    needs:
+      - id: approval
+        kind: approval
+        title: The window is approved
+        source: CSH-7
+        policy: point-of-no-return
+"""
+
+
+def test_a_first_step_that_needs_an_approval_waits_for_it(tmp_path):
+    shipped = Path("upgrades/procedures")
+    shutil.copytree(shipped, tmp_path / "procedures")
+    text = (shipped / "config-server-ha/1.yaml").read_text().replace("\nversion: 1\n", "\nversion: 77\n")
+    gates = "    gates:\n      - id: packages-delivered\n"
+    own = tmp_path / "procedures/config-server-ha/77.yaml"
+    own.write_text(text.replace(gates, NEEDS + gates, 1))
+    publish("config-server-ha")
+    publish_text(own)
+    night = Night()
+    assert night.row.procedure.version == 77
+    assert night.state.steps["prerequisites"].status == "current"
+    with pytest.raises(GateClosed, match="The window is approved"):
+        night.act(core.Begin(step="prerequisites", visit=1))

@@ -21,7 +21,6 @@ from upgrades.domain.procedure import ConfirmGate, Parameter, Procedure, Role
 from upgrades.domain.refusal import BadInput, NotAllowed
 from upgrades.domain.run import REASON
 from upgrades.domain.run_state import begin
-from upgrades.domain.start_approval import wants_start_approval
 from upgrades.domain.wording import checked, fill
 from upgrades.models import Agent, Application, Environment, ProcedureVersion
 from upgrades.queries.facts import facts_at_start
@@ -374,7 +373,9 @@ def _first(procedure: Procedure, started: e.RunStarted, answers: Answers, actor:
     state = begin(e.Recorded(1, timezone.now(), actor, started))
     step = procedure.steps[0]
     begun: list[e.RunEvent] = []
-    if not wants_start_approval(started):  # else the step waits; what was confirmed counts when it begins
+    # Else the step waits, as any other would: for its signatures, and where its gates read logs, for whoever begins it,
+    # which takes the watermarks. What was confirmed counts when it begins.
+    if not (step.needs or step.event_gates):
         begun.append(e.StepBegun(step=step.id, visit=1))
     return begun + [
         e.GateConfirmed(
