@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser
+from django.db.models.functions import Lower
 
 from upgrades.domain.policy import People, Person, people_in
 from upgrades.domain.run_events import Actor
@@ -14,6 +16,15 @@ from upgrades.models import Environment, Membership
 
 def actor_id(user: AbstractUser) -> str:
     return f"user:{user.pk}"
+
+
+def ids_of(accounts: Iterable[str]) -> frozenset[str]:
+    """The ids of the people with these account names, large or small letters alike. One query, none for no names."""
+    names = {name.casefold() for name in accounts}
+    if not names:
+        return frozenset()
+    users = get_user_model().objects.annotate(folded=Lower("username")).filter(folded__in=names)
+    return frozenset(actor_id(user) for user in users.only("pk"))
 
 
 def through(user: AbstractUser, token: str) -> None:

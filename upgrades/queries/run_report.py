@@ -159,7 +159,11 @@ def _facts(page: RunPage, number: int | None, rehearsed: str, authors: str) -> t
 def _authors(history: Sequence[Recorded]) -> str:
     """Who wrote the texts that the run followed: none of them approves it."""
     named = [
-        author for item in history if isinstance(item.event, e.RunStarted) for author in item.event.authors
+        author
+        for item in history
+        if isinstance(item.event, e.RunStarted)
+        for author in item.event.authors
+        if not author.startswith("user:")  # the id of one whose name stands there too
     ]
     return ", ".join(dict.fromkeys(named))
 

@@ -41,7 +41,7 @@ from upgrades.queries.offers import (
     proposed,
     wanted,
 )
-from upgrades.queries.people import actor_id
+from upgrades.queries.people import actor_id, ids_of
 from upgrades.queries.people import members as people_of
 
 NOBODY_YET = Chosen({}, {})
@@ -320,9 +320,8 @@ def _signatures(
     environment: Environment, procedure: Procedure, facts: Mapping[str, Fact], user: AbstractUser
 ) -> Iterator[SignatureToCome]:
     numbers = dict(procedure.numbers())
-    others = [
-        person for person in people_of(environment) if person.id not in (actor_id(user), *procedure.authors)
-    ]
+    barred = {actor_id(user), *ids_of(procedure.authors)}
+    others = [person for person in people_of(environment) if person.id not in barred]
     start = policy_in(environment.policies, START)
     if START in environment.policies and start.needs:
         yield _to_come("The start of a live run", start, others)

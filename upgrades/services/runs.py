@@ -30,6 +30,7 @@ from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn, Refused, Un
 from upgrades.domain.run_events import WORKER, Actor, Recorded, RunEvent
 from upgrades.domain.run_state import RunState, begin, evolve, evolved
 from upgrades.models import Application, CommandReceipt, Environment, Host, ProcedureVersion, Run
+from upgrades.queries.people import ids_of
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import notices, observations, operation, projections, register
 from upgrades.services.attempts import Parked, attempt
@@ -141,6 +142,8 @@ def _act(
     if isinstance(command, core.Begin):
         command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
     if isinstance(command, core.Sign | core.SignDeviation):
+        # Also authors whose account is younger than the run, and those of a text that it went over to.
+        as_found = replace(as_found, authors=as_found.authors | ids_of(as_found.authors))
         events = _signed(
             procedure, as_found, command, actor, late_roles(by, run.environment, state.started_at)
         )

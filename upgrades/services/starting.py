@@ -25,6 +25,7 @@ from upgrades.domain.wording import checked, fill
 from upgrades.models import Agent, Application, Environment, ProcedureVersion
 from upgrades.queries.facts import facts_at_start
 from upgrades.queries.groups import members
+from upgrades.queries.people import ids_of
 from upgrades.queries.procedures import newest, procedure_of
 from upgrades.services import claims, planning, rehearsals, runs
 from upgrades.services.people import actor_for
@@ -319,7 +320,8 @@ def _open(
         },
         facts=facts,
         policies=(original or environment).policies,
-        authors=list(procedure.authors),
+        # Texts name their authors by account; who acts in a run is known by an id.
+        authors=[*procedure.authors, *sorted(ids_of(procedure.authors))],
         change=answers.change.strip(),
         category=answers.category,
         reason=answers.reason.strip(),
