@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from unittest.mock import AsyncMock, patch
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -17,8 +18,10 @@ from tests.agent.conftest import SECRET, new_client
 from tests.services.fake_agent import FakeAgent, news, signed
 from tests.services.night import at_once
 from tests.waiting import wait_for
-from upgrades.models import Agent, LogFile, LogLine
-from upgrades.services import agents, observations, polling, runs
+from upgrades.adapters.agent_client import AgentTrouble, Origin, ProcessProbe
+from upgrades.domain import run as core
+from upgrades.models import Agent, Attempt, LogFile, LogLine
+from upgrades.services import agents, attempts, observations, polling, runs
 from upgrades.services.agents import take_news
 
 pytestmark = pytest.mark.usefixtures("short_connections")
@@ -485,3 +488,93 @@ def test_a_late_loop_gives_its_leases_back_although_an_agent_hangs(real_night, b
         assert real_night.agent("old").lease_token is not None
     assert real_night.agent("old").lease_token is None
     assert runs.advance_run(real_night.run) in (True, False)
+
+
+# Answers to probes.
+
+
+class Probing:
+    """An agent that says these states of the process that it is asked for, one after the other."""
+
+    def __init__(self, *states):
+        self.states = list(states)
+
+    async def probe_process(self, address, application):
+        origin = Origin("x", "0" * 16, timezone.now(), 0.0)
+        return ProcessProbe(origin, self.states.pop(0), None, None, "looked")
+
+
+def replacing(night):
+    """The step that waits until the new server is seen stopped; gives its agent and the question."""
+    night.go_to("replace-folder")
+    night.act(core.Begin(step="replace-folder", visit=1))
+    agent = night.agent("new").pk
+    [question] = [asked for asked in polling._questions((agent,))[agent] if asked[2]["gate"] == "stopped"]
+    return agent, question
+
+
+def test_an_answer_that_a_worker_reports_after_it_lost_the_lease_opens_nothing(real_night, monkeypatch):
+    agent, question = replacing(real_night)
+    one, other = (polling.Loop(Probing(state), time.monotonic() + 600) for state in ("down", "up"))
+    assert agent in polling.claim(one.token)
+    ask = polling.ask
+
+    async def play():
+        answered, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(client, *asked):
+            found = await ask(client, *asked)
+            if client is one.client:
+                answered.set()
+                await goes_on.wait()
+            return found
+
+        monkeypatch.setattr(polling, "ask", slow)
+        late = asyncio.create_task(one._ask(agent, [question]))
+        await answered.wait()
+        ended = timezone.now() - timedelta(seconds=1)
+        await polling._thread(Agent.objects.filter(pk=agent).update, lease_until=ended)
+        assert agent in await polling._thread(polling.claim, other.token)
+        await other._ask(agent, [question])  # the server was started again meanwhile
+        goes_on.set()
+        await late
+
+    asyncio.run(play())
+    assert real_night.verdict("replace-folder", "stopped").value == "failed"
+
+
+def test_after_a_silence_the_same_answer_is_told_again(real_night):
+    agent, question = replacing(real_night)
+    loop = polling.Loop(Probing("down", "down"), time.monotonic() + 600)
+    assert agent in polling.claim(loop.token)
+    asyncio.run(loop._ask(agent, [question]))
+    assert real_night.verdict("replace-folder", "stopped").is_met
+    asked = polling.plan(agent, loop.token)
+    with patch.object(loop, "client") as client, patch.object(polling, "RETRY", 0.0):
+        client.poll = AsyncMock(side_effect=AgentTrouble("unreachable", "fra-cfg-02", "It cannot be reached.", ""))
+        asyncio.run(loop.poll(agent, asked))
+    Agent.objects.filter(pk=agent).update(trouble_since=timezone.now() - timedelta(seconds=10))
+    real_night.advance()
+    take_news(agent, news())
+    real_night.advance()
+    assert not real_night.verdict("replace-folder", "stopped").is_met
+    asyncio.run(loop._ask(agent, [question]))
+    assert real_night.verdict("replace-folder", "stopped").is_met
+
+
+def test_an_agent_whose_answers_are_parked_is_asked_after_a_pause(real_night, monkeypatch):
+    agent = real_night.agent("new").pk
+    Attempt.objects.bulk_create(
+        Attempt(subject=f"agent {agent}", begun_at=timezone.now()) for _ in range(attempts.DEATHS)
+    )
+    loop = polling.Loop(Probing(), time.monotonic() + 600)
+    assert agent in polling.claim(loop.token)
+    asked, pauses = polling.plan(agent, loop.token), []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    with patch.object(loop, "client") as client, patch.object(polling.asyncio, "sleep", pause):
+        client.poll = AsyncMock(return_value=news())
+        asyncio.run(loop.poll(agent, asked))
+    assert pauses == [polling.RETRY]

@@ -73,6 +73,11 @@ def _followed(agent_id: int, lease: UUID | None) -> Agent:
     return agent
 
 
+def must_follow(agent_id: int, lease: UUID) -> None:
+    """Hold the lease until the caller's transaction ends; `LeaseLost` when it is somebody else's by now."""
+    _followed(agent_id, lease)
+
+
 @transaction.atomic
 def take_news(agent_id: int, news: News, *, lease: UUID | None = None) -> Taken:
     """Store what a poll brought. With `lease`, only while that is the agent's lease still, else `LeaseLost`."""

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -238,8 +239,11 @@ async def _thread(work: Callable[..., T], *arguments: Any, **named: Any) -> T:
     return await asyncio.to_thread(clean)
 
 
-def _take(agent_id: int, token: uuid.UUID, news: Any) -> None:
-    """Store an answer, and advance the runs that it concerns. What fails there is found by the reconciler."""
+def _take(agent_id: int, token: uuid.UUID, news: Any) -> bool:
+    """Store an answer, and advance the runs that it concerns. What fails there is found by the reconciler.
+
+    False when answers of this agent are parked: nothing was stored, and it need not be asked again at once.
+    """
     crash("news.answered")
     try:
         with attempt(f"agent {agent_id}"):
@@ -247,13 +251,14 @@ def _take(agent_id: int, token: uuid.UUID, news: Any) -> None:
     except Parked as parked:
         logger.error("%s. The other agents are followed on.", parked)
         _trouble(agent_id, token, KILLS.format(again_at=parked.again_at))
-        return
+        return False
     crash("news.committed")
     for run_id in taken.runs:
         if not _advance(run_id) and taken.lines:
             runs.touch([run_id])
     crash("news.runs-advanced")
     _announce(taken)
+    return True
 
 
 def _trouble(agent_id: int, token: uuid.UUID, text: str) -> None:
@@ -311,7 +316,8 @@ class Loop:
         self.token = uuid.uuid4()
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.watched: set[int] = set()  # agents that open runs need
-        self.told: dict[tuple[Any, ...], tuple[str, str]] = {}  # the last answer to each probe
+        # By agent, its last answer to each probe. What it said before a silence counts no more, and is told again.
+        self.told: defaultdict[int, dict[tuple[Any, ...], tuple[str, str]]] = defaultdict(dict)
         self.called = False  # the next loop was: it may take our agents
 
     @property
@@ -478,10 +484,13 @@ class Loop:
                 wait=wait,
             )
         except AgentTrouble as trouble:
+            self.told.pop(agent_id, None)
             await _thread(_trouble, agent_id, self.token, str(trouble))
             await asyncio.sleep(RETRY)
             return False
-        await _thread(_take, agent_id, self.token, news)
+        if not await _thread(_take, agent_id, self.token, news):
+            await asyncio.sleep(RETRY)
+            return False
         return any(application.files for application in news.applications.values())
 
     async def _probe(self) -> None:
@@ -507,14 +516,18 @@ class Loop:
 
     async def _ask(self, agent_id: int, questions: list[Question]) -> None:
         """Put the questions to the agent; only an answer that differs from the last one is reported."""
+        told = self.told[agent_id]
         for run_id, address, question in questions:
             key = (run_id, question["step"], question["visit"], question["gate"])
             try:
                 answer = judge(question, await ask(self.client, address, question))
                 crash("probe.answered")
-                if self.told.get(key) != (answer.value, answer.text):
-                    await _thread(runs.report, run_id, [answer])
-                    self.told[key] = (answer.value, answer.text)
+                if told.get(key) != (answer.value, answer.text):
+                    await _thread(runs.report, run_id, [answer], followed=(agent_id, self.token))
+                    told[key] = (answer.value, answer.text)
+            except agents.LeaseLost as lost:
+                logger.info("an answer of agent %s is left out: %s", agent_id, lost)
+                return
             except AgentTrouble as trouble:
                 # The poll beside this one reports the agent; the gate itself is then in doubt.
                 logger.info("probe of agent %s: %s", agent_id, trouble)

@@ -32,7 +32,7 @@ from upgrades.domain.run_state import RunState, begin, evolve, evolved
 from upgrades.models import Application, CommandReceipt, Environment, Host, ProcedureVersion, Run
 from upgrades.queries.people import ids_of
 from upgrades.queries.procedures import procedure_of
-from upgrades.services import notices, observations, operation, projections, register
+from upgrades.services import agents, notices, observations, operation, projections, register
 from upgrades.services.attempts import Parked, attempt
 from upgrades.services.people import actor_for, late_roles
 from upgrades.services.sign_in import Proof, proven
@@ -444,11 +444,15 @@ def _park(run_id: int, parked: Parked) -> None:
         touch([run_id])
 
 
-def report(run_id: int, events: Sequence[RunEvent]) -> bool:
-    """Put on the record what a worker saw beside the logs (the answers of probes), and find what follows."""
+def report(run_id: int, events: Sequence[RunEvent], *, followed: tuple[int, UUID] | None = None) -> bool:
+    """Put on the record what a worker saw beside the logs (the answers of probes), and find what follows.
+
+    With `followed`, the agent that said it and the lease under which it was asked, only while that lease holds, else
+    `LeaseLost`: whoever follows the agent by now may have recorded a newer answer already.
+    """
     try:
         with attempt(f"run {run_id}"):
-            moved = _advance(run_id, tuple(events))
+            moved = _advance(run_id, tuple(events), followed)
     except Parked:
         return False  # `advance_run` says so
     if moved:
@@ -457,8 +461,10 @@ def report(run_id: int, events: Sequence[RunEvent]) -> bool:
 
 
 @transaction.atomic
-def _advance(run_id: int, more: tuple[RunEvent, ...] = ()) -> bool:
+def _advance(run_id: int, more: tuple[RunEvent, ...] = (), followed: tuple[int, UUID] | None = None) -> bool:
     run = _locked(run_id)
+    if followed is not None:
+        agents.must_follow(*followed)
     procedure, state = _loaded(run)
     if state.is_over:
         return False
