@@ -578,3 +578,15 @@ def test_an_agent_whose_answers_are_parked_is_asked_after_a_pause(real_night, mo
         client.poll = AsyncMock(return_value=news())
         asyncio.run(loop.poll(agent, asked))
     assert pauses == [polling.RETRY]
+
+
+def test_what_was_seen_an_hour_ago_completes_no_step(real_night):
+    agent, _ = replacing(real_night)
+    take_news(agent, news())
+    real_night.answer_probes()
+    Agent.objects.filter(pk=agent).update(seen_at=timezone.now() - timedelta(hours=1))  # no worker since
+    with pytest.raises(core.GateClosed, match=r"last heard at .* is a worker running\?"):
+        real_night.act(core.Complete(step="replace-folder", visit=1))
+    real_night.advance()  # nor does a worker go on with it that comes back
+    assert real_night.state.current == "replace-folder"
+    assert not real_night.verdict("replace-folder", "stopped").is_met

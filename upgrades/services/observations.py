@@ -16,7 +16,7 @@ from django.utils import timezone
 from upgrades.domain import run_events as e
 from upgrades.domain.event_rule import APPLICATION_STARTED
 from upgrades.domain.exposure import marks_due
-from upgrades.domain.freshness import has_passed
+from upgrades.domain.freshness import has_passed, is_stale
 from upgrades.domain.procedure import Procedure
 from upgrades.domain.run import Watch, active_watches, baseline_marks, watched_totals
 from upgrades.domain.run_events import RunEvent
@@ -35,7 +35,7 @@ def since(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEvent]
         yield from _lines(run, state, watch)
         yield from _process(run, state, watch)
     yield from _totals(run, procedure, state)
-    yield from _agents(run, state)
+    yield from agents_lost(run, state)
     yield from _facts(run, state)
     yield from marks_due(procedure, state, timezone.now())
 
@@ -165,7 +165,11 @@ def _last_total(run: Run, name: str, marks: Sequence[Mapping[str, int]]) -> LogL
     return None
 
 
-def _agents(run: Run, state: RunState) -> Iterator[RunEvent]:
+def agents_lost(run: Run, state: RunState) -> Iterator[RunEvent]:
+    """Which agents are lost, and which are back. One that nobody has asked for two polls is lost as well.
+
+    Without a worker nothing would say so, and people would go on with what was seen an hour ago.
+    """
     hosts = {bound.host for bound in state.started.bindings.values()}
     now = timezone.now()
     known = set()
@@ -179,6 +183,11 @@ def _agents(run: Run, state: RunState) -> Iterator[RunEvent]:
             and has_passed(PATIENCE, agent.trouble_since, now)
         ):
             yield e.AgentLost(host=agent.host.name, reason=agent.trouble)
+        elif not agent.trouble and is_stale(agent.seen_at, now, watched=False):
+            yield e.AgentLost(
+                host=agent.host.name,
+                reason=f"It was last heard at {agent.seen_at:%H:%M:%S} UTC, and nobody has asked it since: is a worker running?",
+            )
         elif not agent.trouble:
             yield e.AgentBack(host=agent.host.name)
     for host in sorted(hosts - known):

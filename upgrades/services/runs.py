@@ -138,6 +138,10 @@ def _act(
     procedure, state = _loaded(run)
     now = timezone.now()
     late = core.run_out(procedure, state, now)
+    if isinstance(command, core.Begin | core.Complete):
+        # As things are now, also where no worker has looked for a while.
+        seen = core.Report(events=tuple(observations.agents_lost(run, state)))
+        late += core.decide(procedure, state, seen, WORKER)
     as_found = evolved(state, event_store.record(state.seq + 1, late, by=WORKER, at=now))
     if isinstance(command, core.Begin):
         command = replace(command, totals=_baselines(procedure, state, command, run.environment_id))
