@@ -58,6 +58,15 @@ def test_every_spelling_of_a_name_counts_for_the_same_person(client, counted):
 
 
 @pytest.mark.django_db
+def test_no_port_of_the_host_that_is_asked_gives_new_tries(client, counted):
+    make_user(name="nina", password=PASSWORD)
+    for port in range(1, 21):
+        headers = {"Host": f"testserver:{port}"}
+        client.post("/sign-in/", {"username": "nina", "password": "wrong"}, headers=headers)
+    assert counted["wrong"] == ALLOWED
+
+
+@pytest.mark.django_db
 def test_names_that_do_not_exist_run_out_of_tries_like_those_that_do(client, counted):
     make_user(name="nina", password=PASSWORD)
     told = {}

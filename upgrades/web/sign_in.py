@@ -91,6 +91,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         user = super().authenticate(request, **credentials)
         return cast(AbstractUser, user) if user is not None and user.is_active else None
 
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **given: Any) -> str:  # noqa: ARG002
+        """One count per name. allauth's is per host too, and whoever asks may write any port behind the host."""
+        return str(given.get("username", "")).lower()
+
     def get_reauthentication_methods(self, user: Any) -> list[dict[str, Any]]:
         methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
         factors = [method for method in methods if method["id"] != "reauthenticate"]
