@@ -94,11 +94,11 @@ EXPECTED = {
     "mfa_reauthenticate": (403, 403),
     "mfa_reauthenticate_webauthn": (403, 403),
     "account_change_password": (404, 404),
-    "mfa_activate_totp": (200, 200),
+    "mfa_activate_totp": (302, 303),
     "mfa_deactivate_totp": (404, 404),
     "mfa_view_recovery_codes": (404, 405),
     "mfa_generate_recovery_codes": (200, 200),
-    "mfa_add_webauthn": (200, 200),
+    "mfa_add_webauthn": (302, 303),
     "mfa_remove_webauthn": (404, 404),
 }
 # What people see who are not signed in; everything else sends them to sign in.

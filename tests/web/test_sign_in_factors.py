@@ -1,13 +1,14 @@
 """A second factor: set up, asked for at sign-in, taken once, and in the way of nobody who has none where it is optional."""
 
 import re
+import time
 
 import pytest
 from allauth.mfa.models import Authenticator
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from tests.factories import make_user
+from tests.factories import make_user, show_who
 from tests.web.second_factor import codes_of, set_up_app
 
 pytestmark = pytest.mark.django_db
@@ -49,6 +50,18 @@ def test_an_authenticator_app_is_set_up_with_its_first_code(client, nina):
     shown = client.get("/account/recovery-codes/").text
     assert len(re.findall(r"<li><code>\d{8}</code>", shown)) == 10
     assert not re.search(r"<code>\d{8}</code>", client.get("/account/recovery-codes/").text)
+
+
+@pytest.mark.parametrize(("ago", "status"), [(290, 200), (310, 302)], ids=["4:50", "5:10"])
+def test_who_has_nothing_here_to_show_adds_a_factor_soon_after_signing_in(client, ago, status):
+    """As whoever comes from a directory: the directory knows the password, Runbook has none to ask for."""
+    person = make_user()
+    client.force_login(person)
+    show_who(client, person, at=time.time() - ago)
+    answer = client.get("/account/authenticator/")
+    assert answer.status_code == status
+    if status == 302:
+        assert "Sign out and in again" in client.get(answer.headers["Location"]).text
 
 
 def test_the_password_alone_opens_nothing_then(client, nina):

@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import jwt
 import pytest
+from allauth.account.authentication import AUTHENTICATION_METHODS_SESSION_KEY
 from allauth.socialaccount.models import SocialAccount
 from cryptography.hazmat.primitives.asymmetric import rsa
 from django.contrib.auth import get_user_model
@@ -309,6 +310,33 @@ def test_the_time_at_which_the_provider_asked_is_what_counts(client, provider, m
     answer = client.post(f"/runs/{night.run}/sign/", fields)
     assert ("approval.signed" in night.kinds) is counts
     assert answer.status_code == 303
+
+
+@pytest.mark.parametrize("address", ["/account/authenticator/", "/account/passkeys/new/"])
+@pytest.mark.parametrize(
+    ("told", "came"),
+    [(3600, 0), (0, 3600)],
+    ids=["asked an hour ago", "does not say, and it was an hour ago"],
+)
+def test_a_factor_is_added_by_who_has_just_been_at_the_provider(
+    client, provider, monkeypatch, address, told, came
+):
+    """Else whoever finds a session of this morning makes a passkey in it, and signs with that."""
+    monkeypatch.setattr(sign_in_provider, "signed_in_at", lambda _: time.time() - told if told else 0.0)
+    sign_in(client, provider, "adder")
+    session = client.session
+    for record in session[AUTHENTICATION_METHODS_SESSION_KEY]:
+        record["at"] -= came
+    session.save()
+    asked = client.get(address)
+    assert asked.headers["Location"] == f"/account/confirm/?{urlencode({'next': address})}"
+    assert client.post(address, {"code": "000000"}).status_code == 303
+    page = client.get(asked.headers["Location"])
+    assert f'name="next" value="{address}"' in page.text
+
+    monkeypatch.setattr(sign_in_provider, "signed_in_at", lambda _: time.time() if told else 0.0)
+    assert sign_in(client, provider, "adder", next=address).headers["Location"] == address
+    assert client.get(address).status_code == 200
 
 
 def test_only_a_provider_that_says_when_it_asked_gives_a_proof():

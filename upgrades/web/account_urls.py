@@ -7,7 +7,7 @@ from allauth.decorators import rate_limit
 from allauth.mfa.base.views import authenticate
 from allauth.mfa.recovery_codes.views import generate_recovery_codes, view_recovery_codes
 from allauth.mfa.totp.views import deactivate_totp
-from allauth.mfa.webauthn.views import add_webauthn, remove_webauthn
+from allauth.mfa.webauthn.views import remove_webauthn
 from django.urls import URLPattern, URLResolver, path
 
 from upgrades.web import notices, sign_in, sign_in_provider, tokens
@@ -42,6 +42,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/authenticator/remove/", deactivate_totp, name="mfa_deactivate_totp"),
     path("account/recovery-codes/", view_recovery_codes, name="mfa_view_recovery_codes"),
     path("account/recovery-codes/new/", generate_recovery_codes, name="mfa_generate_recovery_codes"),
-    path("account/passkeys/new/", add_webauthn, name="mfa_add_webauthn"),
+    path("account/passkeys/new/", sign_in.NewPasskey.as_view(), name="mfa_add_webauthn"),
     path("account/passkeys/<int:pk>/remove/", remove_webauthn, name="mfa_remove_webauthn"),
 ]

@@ -26,7 +26,7 @@ from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.base.views import ReauthenticateView as CodeAgainView
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.views import ActivateTOTPView
-from allauth.mfa.webauthn.views import LoginWebAuthnView, ReauthenticateWebAuthnView
+from allauth.mfa.webauthn.views import AddWebAuthnView, LoginWebAuthnView, ReauthenticateWebAuthnView
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -327,23 +327,26 @@ def go_on(request: HttpRequest, state: dict[str, Any]) -> HttpResponse:
     return cast(HttpResponse, match.func(request, *match.args, **match.kwargs))
 
 
+def _waiting(request: HttpRequest) -> dict[str, Any]:
+    """Where the answer leads to, and what waits for it there."""
+    state = request.session.get(STATE_SESSION_KEY, {}).get("state", {})
+    wished = request.POST.get("next") or request.GET.get("next") or ""
+    asked = state if state.get("mark") == wished else {}
+    return {
+        "next": wished,
+        "asked": asked.get("what", ""),
+        "back": asked.get("page", ""),
+        "provider": sign_in_provider.provider_name(),
+    }
+
+
 class _Asked:
     """Says on the page what waits for the answer."""
 
     request: HttpRequest
 
     def get_context_data(self, **more: Any) -> dict[str, Any]:
-        context = super().get_context_data(**more)  # type: ignore[misc]
-        state = self.request.session.get(STATE_SESSION_KEY, {}).get("state", {})
-        wished = self.request.POST.get("next") or self.request.GET.get("next") or ""
-        asked = state if state.get("mark") == wished else {}
-        return {
-            **context,
-            "next": wished,
-            "asked": asked.get("what", ""),
-            "back": asked.get("page", ""),
-            "provider": sign_in_provider.provider_name(),
-        }
+        return {**super().get_context_data(**more), **_waiting(self.request)}  # type: ignore[misc]
 
 
 class PasswordAgain(_Asked, ReauthenticateView):  # type: ignore[misc]
@@ -353,13 +356,7 @@ class PasswordAgain(_Asked, ReauthenticateView):  # type: ignore[misc]
         """Who has no password here is led to the provider, which asks."""
         if cast(AbstractUser, request.user).has_usable_password():
             return cast(HttpResponse, super().dispatch(request, *arguments, **named))
-        state = request.session.get(STATE_SESSION_KEY, {}).get("state", {})
-        context = {"asked": state.get("what", ""), "back": state.get("page", "")}
-        return render(
-            request,
-            "upgrades/sign_in/provider_again.html",
-            {**context, "provider": sign_in_provider.provider_name()},
-        )
+        return render(request, "upgrades/sign_in/provider_again.html", _waiting(request))
 
 
 class CodeAgain(_Asked, CodeAgainView):  # type: ignore[misc]
@@ -427,7 +424,35 @@ class NewPassword(PasswordChangeView):  # type: ignore[misc]
         return reverse("account")
 
 
-class NewAuthenticator(ActivateTOTPView):  # type: ignore[misc]
+class _JustSignedIn:
+    """For whoever has nothing here that could be asked for: a factor is added soon after they have signed in.
+
+    allauth asks the others for what they have, and lets these pass. Who finds a session of this morning would add
+    a passkey of their own to it, and prove with that.
+    """
+
+    def dispatch(self, request: HttpRequest, *arguments: Any, **named: Any) -> HttpResponse:
+        asked_for = AccountAdapter(request).get_reauthentication_methods(request.user)
+        if not asked_for and time.time() - _signed_in_at(request) > settings.PROOF_SECONDS:
+            address = reverse("account_reauthenticate")
+            return _send_to(request, f"{address}?{urlencode({'next': request.path})}")
+        return cast(HttpResponse, super().dispatch(request, *arguments, **named))  # type: ignore[misc]
+
+
+def _signed_in_at(request: HttpRequest) -> float:
+    """When this session's person signed in last: as the provider says, else when they came from there."""
+    records = get_authentication_records(request, cast(AbstractUser, request.user))
+    if not records:
+        return 0.0
+    told = request.session.get(AUTH_TIME) if records[-1]["method"] == "socialaccount" else None
+    return float(told or records[-1]["at"])
+
+
+class NewPasskey(_JustSignedIn, AddWebAuthnView):  # type: ignore[misc]
+    """A passkey, made by the browser."""
+
+
+class NewAuthenticator(_JustSignedIn, ActivateTOTPView):  # type: ignore[misc]
     """An authenticator app: its secret as a picture and as text, then the first code."""
 
     template_name = "upgrades/sign_in/new_authenticator.html"
