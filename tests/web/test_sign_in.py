@@ -31,7 +31,16 @@ def test_signing_in_leads_to_the_page_that_was_asked_for(client, nina):
 
 
 @pytest.mark.parametrize(
-    "elsewhere", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", r"/\evil"]
+    "elsewhere",
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "javascript:alert(1)",
+        r"/\evil",
+        "https://localhost/",
+        "http://127.0.0.1/",
+        "http://testserver:8080/",
+    ],
 )
 @pytest.mark.bad_input("W11")
 def test_signing_in_never_leads_to_another_site(client, nina, elsewhere):

@@ -21,6 +21,7 @@ from allauth.account.internal.flows.reauthentication import STATE_SESSION_KEY
 from allauth.account.signals import password_changed
 from allauth.account.signals import user_logged_in as came_in
 from allauth.account.views import LoginView, PasswordChangeView, ReauthenticateView
+from allauth.core import context
 from allauth.core.internal.httpkit import get_client_ip
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.base.views import ReauthenticateView as CodeAgainView
@@ -41,6 +42,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import resolve, reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -90,6 +92,11 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         """An account that is shut is answered like one that is not there."""
         user = super().authenticate(request, **credentials)
         return cast(AbstractUser, user) if user is not None and user.is_active else None
+
+    def is_safe_url(self, url: str) -> bool:
+        """Within the site that is asked. allauth takes all of ALLOWED_HOSTS, and loopback always stands there."""
+        request = context.request
+        return url_has_allowed_host_and_scheme(url, {request.get_host()}, require_https=request.is_secure())
 
     def _get_login_attempts_cache_key(self, request: HttpRequest, **given: Any) -> str:  # noqa: ARG002
         """One count per name. allauth's is per host too, and whoever asks may write any port behind the host."""
