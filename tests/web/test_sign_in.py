@@ -1,13 +1,16 @@
 """Signing in and out."""
 
+import re
 import time
 
 import pytest
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.test import Client
 
 from tests.factories import give, make_environment, make_user
 from upgrades.models import SignedIn
+from upgrades.web.sign_in import BY_THE_PAGE
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "quiet-night-in-frankfurt"
@@ -127,17 +130,37 @@ def test_a_session_ends_when_it_is_old_or_was_not_used(client, nina, times, stat
     assert (client.get("/").status_code == 302) is (status == 302)
 
 
-def test_what_a_page_fetches_by_itself_keeps_no_session_alive(client, nina):
+@pytest.mark.parametrize(
+    "address", ["/environments/{place}/board/", "/status/board/", "/approvals/board/", "/approvals/count/"]
+)
+def test_what_a_page_fetches_by_itself_keeps_no_session_alive(client, nina, address):
     environment = make_environment()
     give(nina, environment, "operator")
     client.force_login(nina)
     session = client.session
     session["used_at"] = used = time.time() - 10 * MINUTE
     session.save()
-    client.get(f"/environments/{environment.pk}/board/", headers={"HX-Request": "true"})
+    client.get(address.format(place=environment.pk), headers={"HX-Request": "true"})
     assert client.session["used_at"] == used
     client.get(f"/environments/{environment.pk}/")
     assert client.session["used_at"] > used
+
+
+LIVE_AREA = r'data-live-url="({%.*?%}|{{.*?}})'
+BY_TIME = r'hx-get="({%.*?%}|{{.*?}})[^"]*" hx-trigger="[^"]*\b(?:load|every)\b'
+
+
+def test_all_that_pages_fetch_by_themselves_is_known_as_such():
+    fetched = set()
+    for file in settings.TEMPLATES[0]["DIRS"][0].rglob("*.html"):
+        text = file.read_text()
+        kept = {name: tag for tag, name in re.findall(r'({% url "[^%]*) as (\w+) %}', text)}
+        found = re.findall(LIVE_AREA, text) + re.findall(BY_TIME, text)
+        assert len(found) == len(re.findall(r'data-live-url=|hx-trigger="[^"]*\b(?:load|every)\b', text)), (
+            file
+        )
+        fetched |= {kept.get(address.strip("{} "), address).split('"')[1] for address in found}
+    assert fetched == BY_THE_PAGE
 
 
 def test_signing_out_clears_what_the_browser_keeps(client, nina):

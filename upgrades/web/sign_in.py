@@ -55,7 +55,14 @@ TOO_MANY = "There were too many wrong attempts for this name or from this addres
 BEGAN, USED, FACTOR, AUTH_TIME = "signed_in_at", "used_at", "second_factor", "provider_auth_time"
 # Pages fetch these by themselves. An empty chair does not keep a session alive.
 BY_THE_PAGE = frozenset(
-    {"run-board", "environment-board", "run-presence", "approvals-count", "approvals-board"}
+    {
+        "run-board",
+        "run-presence",
+        "environment-board",
+        "approvals-board",
+        "approvals-count",
+        "status-board",
+    }
 )
 # What a person without a second factor reaches while one is required: the way to one, and out.
 ON_THE_WAY = frozenset(
