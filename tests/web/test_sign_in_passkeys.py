@@ -110,6 +110,19 @@ def test_without_the_finger_nothing_opens_and_the_page_says_why(page, site, devi
     page.get_by_text("Nothing happened: it was called off").wait_for()
 
 
+def test_an_account_that_is_shut_is_not_opened_and_the_page_says_so(page, site, device):
+    nina = make_user(name="nina", password=PASSWORD)
+    sign_in(page, site)
+    make_passkey(page, site)
+    nina.is_active = False
+    nina.save()
+    page.goto(f"{site}/sign-in/")
+    page.get_by_role("button", name="Sign in with a passkey").click()
+    page.get_by_text("This account is shut").wait_for()
+    assert page.url == f"{site}/sign-in/"
+    assert page.locator("#user-menu").count() == 0
+
+
 def test_a_signature_is_confirmed_by_passkey(page, site, device, monkeypatch):
     no_agents(monkeypatch)
     stage = Stage().reach("stop-old")

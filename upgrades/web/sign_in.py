@@ -52,6 +52,7 @@ from upgrades.web import sign_in_provider
 
 WRONG = "Name and password do not fit together. Check both; capital and small letters of the password count."
 TOO_MANY = "There were too many wrong attempts for this name or from this address. Wait 15 minutes, or sign in with a passkey."
+SHUT = "This account is shut, so nobody is signed in. An administrator of Runbook can open it again."
 BEGAN, USED, FACTOR, AUTH_TIME = "signed_in_at", "used_at", "second_factor", "provider_auth_time"
 # Pages fetch these by themselves. An empty chair does not keep a session alive.
 BY_THE_PAGE = frozenset(
@@ -108,6 +109,11 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
     def _get_login_attempts_cache_key(self, request: HttpRequest, **given: Any) -> str:  # noqa: ARG002
         """One count per name. allauth's is per host too, and whoever asks may write any port behind the host."""
         return str(given.get("username", "")).lower()
+
+    def respond_user_inactive(self, request: HttpRequest, user: Any) -> HttpResponse:  # noqa: ARG002
+        """Only a passkey comes this far, and whoever has it may know."""
+        messages.error(request, SHUT)
+        return HttpResponseRedirect(settings.LOGIN_URL)
 
     def get_reauthentication_methods(self, user: Any) -> list[dict[str, Any]]:
         methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
