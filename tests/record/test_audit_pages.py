@@ -3,19 +3,33 @@
 import csv
 import io
 import json
+import re
 import zipfile
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from tests.factories import make_user, start
+from tests.api.caller import Caller, token_for
+from tests.factories import POLICIES, make_user, proof_of, start
 from tests.record.scene import note
 from tests.record.tampering import as_owner
+from upgrades.adapters import register
 from upgrades.domain.refusal import NotAllowed
 from upgrades.domain.run import Abort, AskDeviation, ReviewOverride, SignDeviation
-from upgrades.models import Agent, Environment, RegisterEntry, Run, SavedSearch
+from upgrades.models import (
+    Agent,
+    ApiToken,
+    Environment,
+    GroupRole,
+    LogFile,
+    RegisterEntry,
+    Run,
+    SavedSearch,
+)
+from upgrades.services import members, policies, retention, tokens
 
 pytestmark = pytest.mark.django_db
 REASON = "The window closes in ten minutes and the step is done by hand."
@@ -201,6 +215,125 @@ def test_the_access_review_tells_who_has_what_since_when_and_what_is_odd(auditor
     page = text(auditor, "/audit/access/")
     assert "role taken" in page
     assert "What to look at" not in page
+
+
+def written_by_triggers():
+    """The kinds of entries that the database itself makes in the books of access."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
+        sources = "\n".join(source for (source,) in cursor.fetchall())
+    return set(re.findall(r"append_register\('access/' \|\| [\w.]+, '([a-z.]+)'", sources))
+
+
+WRITTEN_BY_ACTS = {
+    policies: (policies.PROPOSED, policies.CONFIRMED, policies.REJECTED),
+    tokens: (tokens.MADE, tokens.REVOKED),
+    retention: (retention.KEPT_LONGER, retention.PRUNED),
+}
+
+
+class Office:
+    """Everything that leaves an entry in the book of an environment's access, done once at least."""
+
+    def __init__(self, environment):
+        self.environment = environment
+        self.anna, self.berta = (make_user("administrator", environment=environment) for _ in range(2))
+        for _ in range(2):
+            make_user("approver", environment=environment)
+        self.roles()
+        self.groups()
+        self.rules()
+        self.tokens()
+        self.reports()
+
+    def roles(self):
+        make_user(name="nora", first_name="Nora", last_name="Quist")
+        where = {"environment_id": self.environment.pk}
+        given = members.give_role(**where, username="nora", role="approver", by=self.anna)
+        members.confirm_role(**where, membership_id=given.pk, by=self.berta)
+        members.take_role(**where, membership_id=given.pk, by=self.berta)
+
+    def groups(self):
+        where = {"environment_id": self.environment.pk}
+        members.give_group(**where, group="night-shift", role="approver", by=self.anna)
+        rule = GroupRole.objects.get(environment=self.environment)
+        members.take_group(**where, group_role_id=rule.pk, by=self.berta)
+
+    def propose(self, signatures):
+        needs = [{"role": "approver", "signatures": signatures}]
+        document = POLICIES | {"point-of-no-return": {"needs": needs}}
+        where = {"environment_id": self.environment.pk}
+        return policies.propose(**where, document=document, reason=REASON, by=self.anna)
+
+    def decide(self, change, by, **how):
+        policies.decide(
+            environment_id=self.environment.pk, change_id=change.pk, by=by, proof=proof_of(by), **how
+        )
+
+    def rules(self):
+        self.decide(self.propose(2), self.berta, confirm=False, comment="Two are too many at night.")
+        self.decide(self.propose(2), self.anna, confirm=False, comment="")
+        self.decide(self.propose(2), self.berta, confirm=True, comment="")
+
+    def tokens(self):
+        token_for(self.anna, environment=self.environment)
+        tokens.revoke_own(token_id=ApiToken.objects.get(user=self.anna).pk, by=self.anna)
+
+    def reports(self):
+        retention.keep(self.environment.pk, 800, by=self.anna)
+        application = self.environment.applications.first()
+        LogFile.objects.create(application=application, identity="dev1:1", name="old.log", state="gone")
+        LogFile.objects.update(seen_at=timezone.now() - timedelta(days=1000))
+        retention.prune(self.environment.pk, timezone.now())
+
+
+TOLD = (
+    ("role confirmed", "approver: Nora Quist (nora)"),
+    ("role taken", "approver: Nora Quist (nora)"),
+    ("role of a group given", "approver: the provider's group night-shift"),
+    ("role of a group taken", "approver: the provider's group night-shift"),
+    ("change of approval rules proposed", f"from 1 approver to 2 approvers\nreason: {REASON}"),
+    ("change of approval rules rejected", "comment: Two are too many at night."),
+    ("change of approval rules withdrawn", f"reason: {REASON}"),
+    ("change of approval rules confirmed", "Point of no return: from 1 approver to 2 approvers"),
+    ("approval rules changed", "Point of no return: from 1 approver to 2 approvers"),
+    ("API token made", "for: read"),
+    ("API token revoked", "for: read"),
+    ("retention changed", " to 800 days"),
+    ("old reports removed", "0 log lines, 0 process changes, 1 files"),
+)
+
+
+def test_the_access_review_tells_every_kind_of_entry_in_words(auditor, stage):
+    Office(stage.environment)
+    written = RegisterEntry.objects.filter(book=register.access_book(stage.environment.pk))
+    by_acts = {kind for kinds in WRITTEN_BY_ACTS.values() for kind in kinds}
+    assert set(written.values_list("kind", flat=True)) == written_by_triggers() | by_acts
+    rows = auditor.get("/audit/access/").context["report"].tables[-1].rows
+    assert len(rows) == written.count()
+    for kind, told in TOLD:
+        assert any(row[2] == kind and told in row[3] for row in rows), kind
+    assert not any("None" in row[3] or "{" in row[3] for row in rows)
+    for form in ("csv", "jsonl", "pdf"):
+        assert auditor.get("/audit/access/", {"export": form}).status_code == 200
+        taken = Caller(stage.auditor, environment=stage.environment).get(f"audit/exports/access/{form}")
+        assert taken.status_code == 200
+
+
+def test_no_other_module_writes_into_the_books_of_access():
+    folder = Path(members.__file__).parent
+    writers = {path for path in folder.rglob("*.py") if "access_book(" in path.read_text()}
+    assert writers == {Path(module.__file__) for module in WRITTEN_BY_ACTS}
+
+
+def test_an_entry_that_nobody_can_read_does_not_shut_the_access_review(auditor, stage):
+    book = register.access_book(stage.environment.pk)
+    register.enter(book, "badge.lost", by=register.SYSTEM, body={"badge": "B-17"})
+    register.enter(book, "retention.changed", by=register.SYSTEM, body={"left": "out"})
+    Environment.objects.filter(pk=stage.environment.pk).update(policies={"start": {"signatures": "many"}})
+    page = text(auditor, "/audit/access/")
+    assert "badge lost" in page
+    assert "B-17" in page
 
 
 def test_the_page_of_a_run_tells_rights_as_they_were_then(auditor, stage, vault):

@@ -14,8 +14,9 @@ class RegisterEntry(models.Model):
     """A link of one of the register's books. The database gives number and time; `text` is what `hash` covers.
 
     Books, each numbered from 1 without holes: `runs/<environment>` (runs started, starts refused),
-    `access/<environment>` (roles given and taken, policies changed), `reads/<environment>` (evidence opened, records
-    and lists exported), `keys` (which key signs checkpoints from when on), `system` (backups taken and put back).
+    `access/<environment>` (roles of people and groups, API tokens, policies, what is kept), `reads/<environment>`
+    (evidence opened, records and lists exported), `keys` (which key signs checkpoints from when on), `system` (backups
+    taken and put back).
     """
 
     book = models.CharField(max_length=60)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -14,9 +14,11 @@ from django.db.models import Q, QuerySet
 
 from upgrades.adapters import event_store, register
 from upgrades.domain import run_events as e
+from upgrades.domain.record import canonical
 from upgrades.domain.report import Report, Table, moment
 from upgrades.domain.run_events import Recorded
 from upgrades.models import Environment, Membership, RegisterEntry, Run, RunBurden, RunEvent
+from upgrades.queries.policies import changed
 from upgrades.queries.run_page.sight import spoken
 
 WHAT = {"skip": "step skipped", "override": "gate overridden", "doubt": "doubt set aside"}
@@ -354,11 +356,12 @@ def _odd(roles: set[str], *, active: bool) -> Iterator[str]:
 
 
 def _changes(entries: Sequence[register.Entry], names: dict[int, str], period: Period) -> Table:
+    people = _people(entries)
     rows = tuple(
         (
             moment(entry.at),
             names[_environment(entry)],
-            *_change(entry),
+            *_change(entry, people),
             f"{entry.by.how}{' (in the database)' if entry.by.kind == 'database' else ''}",
         )
         for entry in reversed(entries)
@@ -374,33 +377,66 @@ def _changes(entries: Sequence[register.Entry], names: dict[int, str], period: P
     )
 
 
-def _change(entry: register.Entry) -> tuple[str, str]:
+def _people(entries: Iterable[register.Entry]) -> dict[str, dict[str, Any]]:
+    """The accounts that the books name, by id; the newest entry of each tells its name."""
+    return {entry.body["user"]: entry.body for entry in entries if entry.body.get("username")}
+
+
+def _change(entry: register.Entry, people: Mapping[str, dict[str, Any]]) -> tuple[str, str]:
+    """What was changed, and whom or what it touched.
+
+    An entry stays for ever. One that nothing here can read is shown as it stands: it must not take away the others.
+    """
+    try:
+        return _told(entry, people)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return entry.kind.replace(".", " "), canonical(entry.body)
+
+
+def _told(entry: register.Entry, people: Mapping[str, dict[str, Any]]) -> tuple[str, str]:
     body = entry.body
-    if entry.kind == "policies.changed":
-        return (
-            "approval rules changed",
-            f"before: {_policies(body['before'])}\nafter: {_policies(body['after'])}",
-        )
-    if entry.kind == "retention.changed":
-        return "retention changed", f"from {body['before']} to {body['after']} days"
-    if entry.kind == "reports.pruned":
-        what = f"{body['lines']} log lines, {body['process-changes']} process changes, {body['files']} files"
-        return "old reports removed", f"{what} from before {body['before'][:10]} ({body['days']} days)"
-    who = body["name"] or body["username"]
-    if entry.kind in TOKENS:
-        told = f"{body['token']} of {who} ({body['username']}), {body['purpose']}"
-        return TOKENS[entry.kind], f"{told}\nfor: {', '.join(body['scopes'])}; until {body['expires'][:10]}"
-    return entry.kind.replace(".", " "), f"{body['role']}: {who} ({body['username']})"
+    match entry.kind:
+        case "role.given" | "role.taken" | "role.confirmed":
+            return entry.kind.replace(".", " "), f"{body['role']}: {_who(body, people)}"
+        case "group.given" | "group.taken":
+            verb = entry.kind.partition(".")[2]
+            return f"role of a group {verb}", f"{body['role']}: the provider's group {body['group']}"
+        case "token.created" | "token.revoked":
+            what = "API token made" if entry.kind == "token.created" else "API token revoked"
+            told = f"{body['token']} of {_who(body, people)}, {body['purpose']}"
+            return what, f"{told}\nfor: {', '.join(body['scopes'])}; until {body['expires'][:10]}"
+        case "policies.changed":
+            return "approval rules changed", _policies(body, people)
+        case "policies.proposed" | "policies.confirmed" | "policies.rejected":
+            verb = "withdrawn" if body["status"] == "withdrawn" else entry.kind.partition(".")[2]
+            lines = [_policies(body, people), f"reason: {body['reason']}"]
+            if body["comment"]:
+                lines.append(f"comment: {body['comment']}")
+            return f"change of approval rules {verb}", "\n".join(lines)
+        case "retention.changed":
+            return "retention changed", f"from {body['before']} to {body['after']} days"
+        case "reports.pruned":
+            gone = (
+                f"{body['lines']} log lines, {body['process-changes']} process changes, {body['files']} files"
+            )
+            return "old reports removed", f"{gone} from before {body['before'][:10]} ({body['days']} days)"
+        case kind:
+            raise ValueError(kind)
 
 
-TOKENS = {"token.created": "API token made", "token.revoked": "API token revoked"}
+def _who(body: Mapping[str, Any], people: Mapping[str, dict[str, Any]]) -> str:
+    """A confirmation tells the id alone; the entry that gave the role has the name."""
+    told = body if body.get("username") else people.get(body["user"])
+    return f"{told['name'] or told['username']} ({told['username']})" if told else str(body["user"])
 
 
-def _policies(policies: dict[str, dict[str, Any]]) -> str:
-    told = [
-        f"{name}: {rule.get('signatures')} of {rule.get('role')}" for name, rule in sorted(policies.items())
+def _policies(body: Mapping[str, Any], people: Mapping[str, dict[str, Any]]) -> str:
+    names = {person: told["username"] for person, told in people.items()}
+    lines = [
+        f"{line.label}: from {line.before or 'nothing said'} to {line.after or 'nothing said'}"
+        for line in changed(body["before"], body["after"], names)
     ]
-    return ", ".join(told) or "none"
+    return "\n".join(lines) or "the same rules, written in another form"
 
 
 # Reads.

@@ -101,14 +101,18 @@ def policies_page(environment: Environment) -> PoliciesPage:
 
 
 def _row(change: PolicyChange, names: Mapping[str, str]) -> ChangeRow:
-    before, after = said_by(change.before, names), said_by(change.document, names)
-    return ChangeRow(
-        change,
-        tuple(
-            Changed(label, before.get(label, ""), after.get(label, ""))
-            for label in dict.fromkeys([*before, *after])
-            if before.get(label) != after.get(label)
-        ),
+    return ChangeRow(change, changed(change.before, change.document, names))
+
+
+def changed(
+    before: Mapping[str, Any], after: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[Changed, ...]:
+    """What differs between two documents, in words. `names`: id -> the name of sign-in."""
+    was, becomes = said_by(before, names), said_by(after, names)
+    return tuple(
+        Changed(label, was.get(label, ""), becomes.get(label, ""))
+        for label in dict.fromkeys([*was, *becomes])
+        if was.get(label) != becomes.get(label)
     )
 
 
