@@ -280,18 +280,77 @@ def test_a_role_that_may_become_the_owner_is_refused(place, at):
     place.sql(f"GRANT runbook TO {APP_ROLE} WITH INHERIT FALSE, SET TRUE")
     try:
         with at():
-            assert f"The role {APP_ROLE} owns" in refusal("database role")
+            assert f"The role {APP_ROLE} owns, or may become the owner of, database runbook" in refusal(
+                "database role"
+            )
     finally:
         place.sql(f"REVOKE runbook FROM {APP_ROLE}")
 
 
+@pytest.mark.parametrize(
+    ("what", "whose", "back"),
+    [
+        ("DATABASE runbook", "database runbook", "runbook"),
+        ("SCHEMA public", "schema public", "pg_database_owner"),
+        (
+            "FUNCTION append_register(text, text, bigint, text, text)",
+            "function append_register",
+            "runbook",
+        ),
+    ],
+)
+def test_a_role_that_owns_what_is_around_the_tables_is_refused(place, at, what, whose, back):
+    with at():
+        assert found("database role").verdict is Verdict.OK
+        place.sql(f"ALTER {what} OWNER TO {APP_ROLE}")
+        try:
+            assert f"The role {APP_ROLE} owns, or may become the owner of, {whose}" in refusal(
+                "database role"
+            )
+        finally:
+            place.sql(f"ALTER {what} OWNER TO {back}")
+            manage(place.owner, "restrict_role", APP_ROLE)
+        assert found("database role").verdict is Verdict.OK
+
+
+PAST_THE_FUNCTIONS = {
+    "upgrades_runevent": "UPDATE",
+    "upgrades_registerentry": "INSERT (book, text)",
+    "upgrades_checkpoint": "INSERT",
+    "upgrades_checkpointleaf": "TRUNCATE",
+    "upgrades_evidence": "UPDATE (sha256)",
+    "upgrades_procedureversion": "TRIGGER",
+    "upgrades_commandreceipt": "DELETE",
+    "upgrades_run": "DELETE",
+    "django_migrations": "DELETE",
+}
+
+
 def test_a_role_that_may_change_the_record_is_refused(place, at):
-    place.sql(f"GRANT UPDATE ON upgrades_runevent TO {APP_ROLE}")
+    place.sql(*(f"GRANT {right} ON {table} TO {APP_ROLE}" for table, right in PAST_THE_FUNCTIONS.items()))
     try:
         with at():
-            assert "may change rows of upgrades_runevent" in refusal("database role")
+            told = refusal("database role")
     finally:
-        place.sql(f"REVOKE UPDATE ON upgrades_runevent FROM {APP_ROLE}")
+        place.sql(
+            *(f"REVOKE {right} ON {table} FROM {APP_ROLE}" for table, right in PAST_THE_FUNCTIONS.items())
+        )
+    with at():
+        assert found("database role").verdict is Verdict.OK
+    for table, right in PAST_THE_FUNCTIONS.items():
+        assert f"{right.split()[0]} in {table}" in told
+
+
+@pytest.mark.parametrize(
+    "by", ["GRANT INSERT ON upgrades_runevent TO {who}", "GRANT pg_write_all_data TO {who}"]
+)
+def test_a_role_that_may_become_one_that_writes_the_record_is_refused(place, at, by):
+    place.sql("CREATE ROLE writer", by.format(who="writer"), f"GRANT writer TO {APP_ROLE} WITH INHERIT FALSE")
+    try:
+        with at():
+            assert "INSERT in upgrades_runevent" in refusal("database role")
+    finally:
+        place.sql("DROP OWNED BY writer", "DROP ROLE writer")
 
 
 def test_tables_that_are_not_those_of_this_release_are_refused(place, at):

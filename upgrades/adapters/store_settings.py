@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from django.db import DatabaseError, connection
 
-from upgrades.adapters.database_role import APPEND_ONLY
+from upgrades.adapters.database_role import WITHHELD
 
 POSTGRES_SETTINGS = ("synchronous_commit", "fsync", "full_page_writes", "data_checksums")
 TIMEOUT = 3.0
@@ -23,8 +23,9 @@ class NotSeen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PostgresSeen:
-    """`settings` as they are in force for the role that asked; `owned` are tables that it could change the shape of,
-    `changeable` tables of the record whose rows it could change. `ahead` is the server's clock less ours, in seconds."""
+    """`settings` as they are in force for the role that asked; `owned` is what it could change the shape of or drop,
+    `excess` the rights on tables that `restrict_role` withholds. Both count what it may become by SET ROLE. `ahead` is the
+    server's clock less ours, in seconds."""
 
     version: int
     settings: Mapping[str, str]
@@ -32,7 +33,7 @@ class PostgresSeen:
     is_superuser: bool
     tables: int
     owned: tuple[str, ...]
-    changeable: tuple[str, ...]
+    excess: tuple[str, ...]
     ahead: float
 
 
@@ -62,24 +63,42 @@ def ask_postgres(clock: Callable[[], float] = time.time) -> PostgresSeen:
                 "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(POSTGRES_SETTINGS)]
             )
             settings = dict(cursor.fetchall())
-            cursor.execute(_TABLES)
-            tables = dict(cursor.fetchall())
-            changeable = [name for name in APPEND_ONLY if name in tables and _may_change(cursor, name)]
+            cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+            tables = cursor.fetchone()[0]
+            cursor.execute(_OWNED)
+            owned = tuple(name for (name,) in cursor.fetchall())
+            asked = [
+                (table, right)
+                for table, rights in WITHHELD.items()
+                for right in (*rights, "TRUNCATE", "TRIGGER")
+            ]
+            cursor.execute(_EXCESS, [[table for table, _ in asked], [right for _, right in asked]])
+            excess = tuple(f"{right} in {table}" for table, right in cursor.fetchall())
     except DatabaseError as error:
         connection.close()
         raise NotSeen(
             f"PostgreSQL does not answer ({type(error).__name__}). Start it, or correct DATABASE_URL."
         ) from error
-    owned = tuple(sorted(name for name, is_owned in tables.items() if is_owned))
-    return PostgresSeen(
-        version, settings, role, is_superuser, len(tables), owned, tuple(changeable), ahead
-    )  # fmt: skip
+    return PostgresSeen(version, settings, role, is_superuser, tables, owned, excess, ahead)
 
 
 # A member of the owner is an owner; a superuser is a member of everybody.
-_TABLES = """
-SELECT relname, pg_has_role(current_user, relowner, 'MEMBER') FROM pg_class
-WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+_OWNED = """
+SELECT 'database ' || datname FROM pg_database
+    WHERE datname = current_database() AND pg_has_role(current_user, datdba, 'MEMBER')
+UNION ALL SELECT 'schema public' FROM pg_namespace
+    WHERE nspname = 'public' AND pg_has_role(current_user, nspowner, 'MEMBER')
+UNION ALL SELECT 'function ' || proname FROM pg_proc
+    WHERE pronamespace = 'public'::regnamespace AND pg_has_role(current_user, proowner, 'MEMBER')
+UNION ALL SELECT 'table ' || relname FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND pg_has_role(current_user, relowner, 'MEMBER')
+"""
+# A right on one column counts as one on the table. A table that is not there gives no answer.
+_EXCESS = """
+SELECT name, withheld FROM unnest(%s::text[], %s::text[]) AS asked (name, withheld) WHERE EXISTS (
+    SELECT FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER') AND CASE WHEN withheld IN ('INSERT', 'UPDATE')
+        THEN has_any_column_privilege(oid, to_regclass('public.' || name), withheld)
+        ELSE has_table_privilege(oid, to_regclass('public.' || name), withheld) END)
 """
 
 
@@ -93,11 +112,6 @@ def _ahead(cursor: Any, clock: Callable[[], float]) -> float:
         after = clock()
         looks.append((after - before, told - (before + after) / 2))
     return float(min(looks)[1])
-
-
-def _may_change(cursor: Any, table: str) -> bool:
-    cursor.execute("SELECT has_table_privilege(%s, 'UPDATE, DELETE, TRUNCATE')", [table])
-    return bool(cursor.fetchone()[0])
 
 
 def ask_redis(url: str) -> RedisSeen:

@@ -307,12 +307,19 @@ def _strong_role(seen: PostgresSeen) -> str:
         return f"The role {seen.role} is a superuser of PostgreSQL and could rewrite the record. {how}"
     if seen.owned:
         return (
-            f"The role {seen.role} owns {len(seen.owned)} tables ({seen.owned[0]}, …), so it could take away what guards "
-            f"the record. {how}"
+            f"The role {seen.role} owns, or may become the owner of, {_some(seen.owned)}, so it could take away what guards the "
+            f"record, or all of it. {how} What that role owns itself goes to the role that migrates: ALTER … OWNER TO."
         )
-    if seen.changeable:
-        return f"The role {seen.role} may change rows of {', '.join(seen.changeable)}. {how}"
+    if seen.excess:
+        return (
+            f"The role {seen.role} could write past the functions that guard the record, or destroy it: "
+            f"{', '.join(seen.excess)}. {how} What PUBLIC or another role gives it has to be revoked there."
+        )
     return ""
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} things more"
 
 
 def _migrated(seen: PostgresSeen) -> Finding:
