@@ -5,6 +5,7 @@ import time
 
 import pytest
 from allauth.mfa.models import Authenticator
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from django.core.management import CommandError, call_command
 from django.test import Client
 
@@ -26,6 +27,11 @@ def sign_in(client, code=None, **more):
     if code is None:
         return answer
     return client.post("/sign-in/second-factor/", {"code": code})
+
+
+def a_code(user, what):
+    secret = set_up_app(user)
+    return codes_of(secret)[0] if what == "an app" else RecoveryCodes.activate(user).get_unused_codes()[0]
 
 
 def is_in(client):
@@ -115,14 +121,38 @@ def test_a_code_cannot_be_guessed(nina):
 
 
 def test_a_recovery_code_stands_in_once(nina):
-    from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
-
     set_up_app(nina)
     code = RecoveryCodes.activate(nina).get_unused_codes()[0]
     first, second = Client(), Client()
     sign_in(first, code)
     sign_in(second, code)
     assert (is_in(first), is_in(second)) == (True, False)
+
+
+@pytest.mark.parametrize("what", ["an app", "a recovery code"])
+def test_a_changed_secret_key_locks_nobody_out_while_the_one_before_is_set(client, nina, settings, what):
+    code = a_code(nina, what)
+    settings.SECRET_KEY_FALLBACKS, settings.SECRET_KEY = [settings.SECRET_KEY], "another" * 10
+    sign_in(client, code)
+    assert is_in(client)
+
+
+@pytest.mark.parametrize("what", ["an app", "a recovery code"])
+def test_a_factor_that_no_secret_key_opens_takes_no_code_and_breaks_no_page(client, nina, settings, what):
+    code = a_code(nina, what)
+    settings.SECRET_KEY = "another" * 10
+    assert "not right" in sign_in(client, code).text
+    empty = codes_of("")[0]  # of a secret that is no secret
+    assert "not right" in client.post("/sign-in/second-factor/", {"code": empty}).text
+    assert not is_in(client)
+
+
+def test_recovery_codes_made_under_the_new_secret_key_work_beside_a_lost_app(client, nina, settings):
+    set_up_app(nina)
+    settings.SECRET_KEY = "another" * 10
+    sign_in(client, RecoveryCodes.activate(nina).get_unused_codes()[0])
+    assert is_in(client)
+    assert client.get("/account/").status_code == 200
 
 
 def test_where_a_second_factor_is_required_nothing_opens_without_one(client, nina, settings):

@@ -26,9 +26,10 @@ from allauth.core.internal.httpkit import get_client_ip
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.base.views import ReauthenticateView as CodeAgainView
 from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal.auth import generate_totp_secret
 from allauth.mfa.totp.views import ActivateTOTPView
 from allauth.mfa.webauthn.views import AddWebAuthnView, LoginWebAuthnView, ReauthenticateWebAuthnView
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
@@ -137,7 +138,15 @@ class FactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]
         return _factor_box(settings.SECRET_KEY).encrypt(text.encode()).decode()
 
     def decrypt(self, encrypted_text: str) -> str:
-        return _factor_box(settings.SECRET_KEY).decrypt(encrypted_text.encode()).decode()
+        """The secret; where neither SECRET_KEY nor the one before opens it, one that nobody has, so that no code is right.
+
+        Not an empty one: the codes of that could be reckoned by anybody.
+        """
+        boxes = [_factor_box(key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)]
+        try:
+            return MultiFernet(boxes).decrypt(encrypted_text.encode()).decode()
+        except InvalidToken:
+            return str(generate_totp_secret())
 
     def can_delete_authenticator(self, authenticator: Authenticator) -> bool:
         if settings.SECOND_FACTOR != "required":
