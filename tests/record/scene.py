@@ -32,8 +32,8 @@ class Vault:
         self.key_file = self.folder / name
         self.restart()
 
-    def restart(self):
-        self.process = Checkpointer(Places(self.key_file, ORIGIN, self.file, self.mail_to))
+    def restart(self, origin=ORIGIN):
+        self.process = Checkpointer(Places(self.key_file, origin, self.file, self.mail_to))
 
     def sign(self, now=None):
         """A checkpoint, as after something weighty: the process finds that it is due."""

@@ -1,21 +1,24 @@
 """Checkpoints: when they are signed, where they go, and what is said when they cannot be."""
 
+import itertools
 import json
 from datetime import timedelta
 
 import pytest
 from django.core import mail
+from django.core.management import call_command
 from django.utils import timezone
 
 from tests.record.scene import note
 from tests.record.tampering import as_owner, rechain
 from upgrades.adapters.signing_key import NoKey, make_key, read_signing_key
 from upgrades.domain.checkpoint import Tree, inclusion_path, leaf_hash, node_hash, read_note
-from upgrades.models import Checkpoint, CheckpointDelivery, RunEvent
+from upgrades.models import Checkpoint, CheckpointDelivery, RegisterEntry, RunEvent
 from upgrades.queries.record_state import trouble_of, waiting_deliveries
 
 pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
+FIRST, SECOND = "first.example.org/runbook", "second.example.org/runbook"
 
 
 def newest():
@@ -159,6 +162,76 @@ def test_auditors_get_one_a_day_and_at_each_end_with_all_since_the_last(stage, v
     assert name == "checkpoint-3.jsonl"
     assert vault.file.read_text().endswith(content)
     assert len(content.splitlines()) == 2
+
+
+@pytest.fixture
+def named(vault, settings, capsys):
+    """The process that signs, with a key that the command made under the first name; each look is ten minutes later."""
+    settings.CHECKPOINT_KEY_FILE = vault.key_file = vault.folder / "named.key"
+    settings.CHECKPOINT_ORIGIN = FIRST
+    call_command("make_checkpoint_key")
+    (vault.folder / "auditor.key.txt").write_text(capsys.readouterr().out)
+    looks = itertools.count()
+
+    def sign(stage, origin):
+        note(stage)
+        vault.restart(origin)
+        at = timezone.now() + 10 * next(looks) * MINUTE
+        return vault.sign(at) or trouble_of(at)
+
+    return sign
+
+
+def test_a_key_keeps_its_name_when_the_first_host_is_another_one_and_when_it_comes_back(
+    stage, vault, named, exported, verify
+):
+    for number, origin in enumerate((FIRST, SECOND, FIRST), start=1):
+        assert named(stage, origin) == number
+        code, said = verify(
+            exported(stage, f"{number}.zip"),
+            "--key",
+            vault.folder / "auditor.key.txt",
+            "--checkpoints",
+            vault.file,
+        )
+        assert code == 0, said
+    assert RegisterEntry.objects.filter(book="keys").count() == 1
+
+
+def test_a_key_without_a_name_signs_as_before_and_under_no_other_name(stage, vault, named):
+    whole = vault.key_file.read_text()
+    first, older = whole.split("\n", 1)
+    assert first == f"name: {FIRST}"
+    vault.key_file.write_text(older)
+    assert named(stage, FIRST) == 1
+    told = named(stage, SECOND)
+    assert f"signed as “{FIRST}” and would sign as “{SECOND}” now" in told
+    assert told.endswith(f"first line is: {first}")
+    assert named(stage, FIRST) == 2
+    vault.key_file.write_text(whole)
+    assert named(stage, SECOND) == 3
+    assert RegisterEntry.objects.filter(book="keys").count() == 1
+
+
+def test_a_replaced_key_signs_no_more_under_another_name_either(stage, vault):
+    vault.sign()
+    first = vault.key_file
+    vault.new_key("second")
+    note(stage)
+    vault.sign(timezone.now() + 5 * MINUTE)
+    vault.use_key(first.name)
+    first.write_text(first.read_text().split("\n", 1)[1])
+    vault.restart(SECOND)
+    note(stage)
+    assert vault.sign(timezone.now() + 10 * MINUTE) is None
+    assert "was replaced by a newer one" in trouble_of(timezone.now() + 10 * MINUTE)
+
+
+@pytest.mark.parametrize("name", ["", "two words", "a+b"])
+def test_a_name_that_no_key_can_have_is_refused(vault, name):
+    vault.key_file.write_text(f"name: {name}\n" + vault.key_file.read_text())
+    with pytest.raises(NoKey, match="is no name of a key"):
+        read_signing_key(vault.key_file, "x")
 
 
 def test_a_key_others_may_read_signs_nothing(vault):

@@ -1,4 +1,8 @@
-"""The key that signs checkpoints: a file that only the checkpoint process may read."""
+"""The key that signs checkpoints: a file that only the checkpoint process may read.
+
+Its first line is the name that its signatures carry, as “name: runbook.example.org/runbook”: auditors know the key by that
+name, so it stays with the key whatever the installation is called later. Older files have no such line.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from upgrades.domain.checkpoint import Checkpoint, Note, PublicKey, Signature, note_text
 from upgrades.domain.refusal import Refused
+
+NAME_LINE = "name: "
 
 
 class NoKey(Refused):
@@ -51,6 +57,7 @@ def make_key(path: Path, name: str) -> SigningKey:
     path.parent.mkdir(parents=True, exist_ok=True)
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(opened, "wb") as file:
+        file.write(f"{NAME_LINE}{name}\n".encode())
         file.write(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         file.flush()
         os.fsync(file.fileno())
@@ -58,7 +65,7 @@ def make_key(path: Path, name: str) -> SigningKey:
 
 
 def read_signing_key(path: Path, name: str) -> SigningKey:
-    """The key in the file. `NoKey` says why there is none, and what to do."""
+    """The key in the file; `name` is for a file without a name. `NoKey` says why there is none, and what to do."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -78,7 +85,20 @@ def read_signing_key(path: Path, name: str) -> SigningKey:
         private = None
     if not isinstance(private, Ed25519PrivateKey):
         raise NoKey(f"{path} holds no Ed25519 key. Restore it from your copy.")
-    return SigningKey(name, private)
+    return SigningKey(_name_in(path, text) or name, private)
+
+
+def _name_in(path: Path, text: bytes) -> str:
+    first = text.split(b"\n", 1)[0].decode(errors="replace")
+    if not first.startswith(NAME_LINE):
+        return ""
+    name = first.removeprefix(NAME_LINE).strip()
+    if not name or "+" in name or len(name.split()) != 1:
+        raise NoKey(
+            f"The first line of {path} names the key, but “{name[:80]}” is no name of a key. "
+            "Restore the file from your copy, or write the name that stands before the + in the line that the auditors have."
+        )
+    return name
 
 
 def is_signed_by(note: Note, key: PublicKey) -> bool:

@@ -19,7 +19,7 @@ from django.db import transaction
 from upgrades.adapters import checkpoint_store as store
 from upgrades.adapters import event_store, register
 from upgrades.adapters.crash_points import crash
-from upgrades.adapters.signing_key import SigningKey, read_signing_key
+from upgrades.adapters.signing_key import NAME_LINE, SigningKey, read_signing_key
 from upgrades.domain.checkpoint import LATE, NOBODY, Checkpoint, Leaf, note_hash, read_note
 from upgrades.domain.record import GENESIS, Chain, event_ends_as
 from upgrades.domain.refusal import Refused
@@ -44,7 +44,7 @@ class CannotSeal(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the key is, what the notes are called by, and where they go."""
+    """Where the key is, what it is called where its file has no name, and where the notes go."""
 
     key: Path
     origin: str
@@ -104,7 +104,7 @@ class Checkpointer:
         if seen == self._seen and self._looked_at is not None and now - self._looked_at < LOOK_EVERY:
             return None
         with transaction.atomic():
-            _name_key(key)
+            _name_key(key, self._places.key)
             sealed = self._known()
             grown = _grown(sealed)
             kinds = frozenset[str]().union(*(chain.kinds for chain in grown))
@@ -188,10 +188,17 @@ def _since_mail(row: Row) -> list[Row]:
     return list(Row.objects.filter(number__gt=last or 0, number__lte=row.number))
 
 
-def _name_key(key: SigningKey) -> None:
-    known = store.known_keys()
-    if not known or known[-1].key != key.public:
-        if key.public in [item.key for item in known]:
+def _name_key(key: SigningKey, file: Path) -> None:
+    """Enter a key that is new. One key has one name: auditors would not know it by another."""
+    known = [item.key for item in store.known_keys()]
+    if known and known[-1].public == key.public.public and known[-1].name != key.name:
+        raise CannotSeal(
+            f"The key in {file} signed as “{known[-1].name}” and would sign as “{key.name}” now, so auditors would not know it "
+            "again: the first name in RUNBOOK_HOSTS has changed, or the file's first line. Nothing is signed until the file's "
+            f"first line is: {NAME_LINE}{known[-1].name}"
+        )
+    if not known or known[-1] != key.public:
+        if key.public.public in [item.public for item in known]:
             raise CannotSeal(
                 "This key was replaced by a newer one before and signs no more. Restore the newer one, or make a new key."
             )
