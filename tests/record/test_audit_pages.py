@@ -16,9 +16,12 @@ from tests.api.caller import Caller, token_for
 from tests.factories import POLICIES, make_user, proof_of, start
 from tests.record.scene import note
 from tests.record.tampering import as_owner
-from upgrades.adapters import register
+from tests.web.run_scene import Stage
+from upgrades.adapters import event_store, register
+from upgrades.domain import notices
 from upgrades.domain.refusal import NotAllowed
-from upgrades.domain.run import Abort, AskDeviation, ReviewOverride, SignDeviation
+from upgrades.domain.run import Abort, AskDeviation, AskOverride, CorrectFact, ReviewOverride, SignDeviation
+from upgrades.domain.run_events import DEVIATIONS, LogDoubtful
 from upgrades.models import (
     Agent,
     ApiToken,
@@ -29,6 +32,8 @@ from upgrades.models import (
     Run,
     SavedSearch,
 )
+from upgrades.queries import audit_reports
+from upgrades.queries.run_page import record
 from upgrades.services import members, policies, retention, tokens
 
 pytestmark = pytest.mark.django_db
@@ -230,6 +235,46 @@ WRITTEN_BY_ACTS = {
     tokens: (tokens.MADE, tokens.REVOKED),
     retention: (retention.KEPT_LONGER, retention.PRUNED),
 }
+
+
+@pytest.fixture
+def deviating(stage, monkeypatch):
+    """A run in which every kind of deviation was asked for."""
+    monkeypatch.setitem(
+        POLICIES, "point-of-no-return", {"role": "approver", "signatures": 1, "override": True}
+    )
+    stage = Stage()
+    stage.reach("launch-new", begun=True)
+    stage.log("confserv_b", "00-05060", "21-22911")
+    stage.gap("confserv_b")
+    doubt = next(item.seq for item in event_store.load(stage.run_id) if isinstance(item.event, LogDoubtful))
+    stage.act(AskDeviation(what="doubt", doubt=doubt, reason=REASON, **stage.seen))
+    stage.act(AskDeviation(what="override", gate="initialized", reason=REASON, **stage.seen))
+    stage.act(AskDeviation(what="skip", reason=REASON, **stage.seen))
+    stage.act(SignDeviation(number=3), by=stage.approver)
+    stage.reach("stop-old")
+    stage.act(AskOverride(gate="approval", reason=REASON, **stage.seen))
+    stage.act(CorrectFact(name="target", value="8.5.102", reason=REASON))
+    return stage
+
+
+def test_the_report_of_duties_tells_every_kind_of_deviation_in_words(client, deviating):
+    assert {item.what for item in deviating.state.deviations.values()} == set(DEVIATIONS)
+    client.force_login(deviating.auditor)
+    report = client.get("/audit/duties/").context["report"]
+    (asked,) = (table for table in report.tables if table.heading == "Deviations and overrides")
+    assert sorted(row[2] for row in asked.rows) == [
+        "answer corrected: stop-old, target to “8.5.102”",
+        "begun in an emergency without the approval: stop-old / approval",
+        "doubt set aside: launch-new",
+        "gate overridden: launch-new / initialized",
+        "step skipped: launch-new",
+    ]
+
+
+def test_every_kind_of_deviation_has_its_words_wherever_it_is_told():
+    for words in (audit_reports.WHAT, record.WHAT, notices.ASKED_FOR):
+        assert set(words) == set(DEVIATIONS)
 
 
 class Office:

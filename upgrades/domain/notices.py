@@ -177,7 +177,7 @@ def _barred(state: RunState) -> frozenset[str]:
     return frozenset({state.starter.id, *state.executors, *state.authors, *holding})
 
 
-_DEVIATIONS = {
+ASKED_FOR = {
     "skip": "to skip a step",
     "override": "to override a gate",
     "doubt": "to set a doubt aside",
@@ -199,7 +199,7 @@ def _deviation(procedure: Procedure, state: RunState, deviation: Deviation, seq:
     return Notice(
         kind=Kind.APPROVAL,
         identity=f"deviation:{deviation.number}:{seq}",
-        title=f"Deviation {deviation.number} waits for a signature: {_DEVIATIONS.get(deviation.what, '')}",
+        title=f"Deviation {deviation.number} waits for a signature: {ASKED_FOR.get(deviation.what, '')}",
         text=f"It was asked at the step “{step}”. Its reason stands on the page of the run.",
         whom=whom,
         step=deviation.step,

@@ -78,6 +78,7 @@ class Bound:
 
 EMERGENCY = "emergency"
 CATEGORIES = ("standard", "normal", EMERGENCY)  # of a change, as change management calls them
+DEVIATIONS = ("skip", "override", "doubt", "correct", EMERGENCY)  # what a deviation may be asked for
 WHOLE_RUN = 0  # in the place of an override's number: the run itself
 
 
@@ -466,8 +467,8 @@ class BurdenInherited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviationAsked:
-    """`what` is skip (the step), override (the gate), doubt (the gap or line recorded as event `doubt`), correct
-    (the fact becomes `value`), or emergency (go on without the signatures that `gate` asks for)."""
+    """`what`, one of DEVIATIONS, is skip (the step), override (the gate), doubt (the gap or line recorded as event
+    `doubt`), correct (the fact becomes `value`), or emergency (go on without the signatures that `gate` asks for)."""
 
     kind: ClassVar[str] = "deviation.asked"
     number: int

@@ -21,7 +21,13 @@ from upgrades.models import Environment, Membership, RegisterEntry, Run, RunBurd
 from upgrades.queries.policies import changed
 from upgrades.queries.run_page.sight import spoken
 
-WHAT = {"skip": "step skipped", "override": "gate overridden", "doubt": "doubt set aside"}
+WHAT = {
+    "skip": "step skipped",
+    "override": "gate overridden",
+    "doubt": "doubt set aside",
+    "correct": "answer corrected",
+    "emergency": "begun in an emergency without the approval",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +221,8 @@ def _deviation(
     event = item.event
     assert isinstance(event, e.DeviationAsked)
     where = f"{event.step} / {event.gate}" if event.gate else event.step
+    if event.fact:
+        where = f"{where or 'between two steps'}, {event.fact} to “{event.value}”"
     verdict = "waits for a decision"
     if decision is not None:
         word = "signed" if isinstance(decision.event, e.DeviationSigned) else "rejected"
@@ -222,7 +230,7 @@ def _deviation(
     return (
         _name(runs, run_id),
         runs[run_id].environment.name,
-        f"{WHAT[event.what]}: {where}",
+        f"{WHAT.get(event.what, event.what)}: {where}",
         event.reason,
         f"{item.by.how}\n{moment(item.at)}",
         verdict,
