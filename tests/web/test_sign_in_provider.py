@@ -1,10 +1,13 @@
 """Sign-in at a real OpenID Connect provider, started here: code flow over HTTP, its keys, its claims, and attacks on it."""
 
+import gzip
 import re
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import uuid4
 
@@ -16,6 +19,7 @@ from allauth.socialaccount.models import SocialAccount
 from cryptography.hazmat.primitives.asymmetric import rsa
 from django.contrib.auth import get_user_model
 from django.test import Client
+from requests import RequestException
 
 from runbook.stores import free_port
 from tests.factories import give, make_environment, make_user
@@ -280,6 +284,80 @@ def test_a_sound_id_token_is_read(forged):
 def test_an_id_token_that_is_not_for_this_sign_in_is_refused(forged, changes):
     with pytest.raises((jwt.PyJWTError, sign_in_provider.OAuth2Error)):
         forged(**changes)
+
+
+# What is asked of the provider is asked of it alone.
+
+
+@pytest.fixture
+def place():
+    """Starts a web server that gives one answer, whatever is asked; its address, and what it was asked."""
+    servers = []
+
+    def start(status=200, body=b"{}", **headers):
+        asked = []
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                with suppress(ConnectionError):
+                    self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        servers.append(server)
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        return f"http://127.0.0.1:{server.server_port}", asked
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def ask(address):
+    with sign_in_provider.ProviderAdapter().get_requests_session() as session:
+        return session.get(address)
+
+
+def test_no_redirection_of_the_provider_is_followed(place):
+    elsewhere, asked = place()
+    address, _ = place(302, Location=f"{elsewhere}/internal")
+    with pytest.raises(RequestException, match="redirection"):
+        ask(address)
+    assert asked == []
+
+
+def test_no_proxy_of_the_environment_is_asked(place, monkeypatch):
+    proxy, asked = place()
+    address, _ = place()
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    assert ask(address).json() == {}
+    assert asked == []
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_an_answer_of_the_provider_has_a_bound(place, encoding):
+    body = b" " * (sign_in_provider.MOST_BYTES + 1)
+    if encoding == "gzip":
+        body = gzip.compress(body)
+    address, _ = place(body=body, **{"Content-Encoding": encoding})
+    with pytest.raises(RequestException, match="bytes"):
+        ask(address)
+
+
+def test_an_authority_of_the_site_counts_for_the_provider(monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/ssl/ours.pem")
+    assert sign_in_provider.ProviderAdapter().get_requests_session().verify == "/etc/ssl/ours.pem"
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    assert sign_in_provider.ProviderAdapter().get_requests_session().verify is True
 
 
 # Signatures of people who have nothing but the provider.

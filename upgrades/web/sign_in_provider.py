@@ -7,6 +7,8 @@ administrators keep here (services/members.py).
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import time
 from typing import Any, cast
@@ -29,7 +31,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
-from requests import RequestException
+from requests import RequestException, Response, Session
 
 from upgrades.services.members import one_spelling
 
@@ -37,6 +39,9 @@ PROVIDER = "provider"
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 LEEWAY = 30  # seconds by which clocks may differ
 MOST_GROUPS = 500
+MOST_BYTES, READ_AT_ONCE = 1024 * 1024, 64 * 1024  # of an answer of the provider
+
+logger = logging.getLogger(__name__)
 
 
 def nonce_of(state: str) -> str:
@@ -114,6 +119,17 @@ class ProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     def get_provider(self, request: HttpRequest, provider: str, client_id: str | None = None) -> Provider:
         return Provider(request, app=self.get_app(request, provider=provider, client_id=client_id))
 
+    def get_requests_session(self) -> Session:
+        """For all that is asked of the provider: it is asked itself, no proxy of the environment, and its answer bounded.
+
+        What the environment says of trusted authorities counts all the same: many a provider has one of the site's own.
+        """
+        session: Session = super().get_requests_session()
+        session.trust_env = False
+        session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
+        session.hooks["response"].append(_taken)
+        return session
+
     def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:  # noqa: ARG002
         return True  # without a role an account opens nothing
 
@@ -132,6 +148,26 @@ class ProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         """Refuse accounts that are shut, before anything begins."""
         if sociallogin.is_existing and not sociallogin.user.is_active:
             raise ImmediateHttpResponse(failed(request))
+
+
+def _taken(answer: Response, **_: Any) -> None:
+    """Reads the answer before requests does, up to a bound. A redirection is no answer."""
+    if answer.is_redirect:
+        raise _not_taken(
+            answer, "a redirection, which is not followed: OIDC_ISSUER has to be the provider's own address"
+        )
+    body = bytearray()
+    for piece in answer.iter_content(READ_AT_ONCE):
+        body += piece
+        if len(body) > MOST_BYTES:
+            raise _not_taken(answer, f"longer than {MOST_BYTES} bytes")
+    answer._content = bytes(body)  # where requests keeps what was read
+
+
+def _not_taken(answer: Response, why: str) -> RequestException:
+    """The page tells no details, so the log does."""
+    logger.warning("Nobody signs in through the provider: what %s answers is %s.", answer.url, why)
+    return RequestException(f"The provider's answer is {why}.")
 
 
 def is_set_up() -> bool:
