@@ -9,8 +9,12 @@ from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from tests.factories import make_user, show_who
+from tests.api.caller import Caller, token_for
+from tests.factories import give, make_environment, make_user, show_who
 from tests.web.second_factor import codes_of, set_up_app
+from upgrades.adapters import register
+from upgrades.models import RegisterEntry
+from upgrades.services import calendar_feed
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "quiet-night-in-frankfurt"
@@ -190,3 +194,25 @@ def test_whoever_lost_the_factor_gets_it_taken_away_and_is_out_everywhere(client
     assert is_in(client)
     with pytest.raises(CommandError, match="Nobody signs in as"):
         call_command("reset_account", "nobody")
+
+
+def test_an_account_that_is_taken_back_leaves_no_way_in_to_who_had_it(client, nina, capsys):
+    place, lab = make_environment(), make_environment("Lab · Berlin")
+    give(nina, place, "operator")
+    give(nina, lab, "operator")
+    everywhere, there, feed = token_for(nina), token_for(nina, environment=lab), calendar_feed.make_feed(nina)
+    assert client.get(f"/calendar/{feed}.ics").status_code == 200
+
+    call_command("reset_account", "nina")
+
+    assert "2 API tokens revoked, the calendar address revoked" in capsys.readouterr().out
+    assert [Caller(nina, token=token).get("environments").status_code for token in (everywhere, there)] == [
+        401
+    ] * 2
+    assert client.get(f"/calendar/{feed}.ics").status_code == 404
+    assert set(nina.api_tokens.values_list("revoked_by", flat=True)) == {"Runbook: the account was reset"}
+    for environment, revoked in ((place, 1), (lab, 2)):
+        rows = RegisterEntry.objects.filter(book=register.access_book(environment.pk), kind="token.revoked")
+        assert [register.read(row).by.id for row in rows] == ["system"] * revoked
+    call_command("reset_account", "nina")
+    assert "0 API tokens revoked, no calendar address" in capsys.readouterr().out

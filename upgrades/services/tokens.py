@@ -42,6 +42,7 @@ MOST = 20  # tokens of one person that count at the same time
 ANSWERS_KEPT = timedelta(hours=48)
 _FORM = re.compile(rf"{PREFIX}_([0-9a-f]{{8}})_[A-Za-z0-9_-]{{43}}")
 IN_AN_ADDRESS = "Runbook: it stood in an address"
+ACCOUNT_RESET = "Runbook: the account was reset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +183,23 @@ def revoke_here(*, environment_id: int, token_id: int, by: AbstractUser) -> ApiT
     return _revoke(row, by)
 
 
-def _revoke(row: ApiToken, by: AbstractUser | None) -> ApiToken:
+def revoke_all(person: AbstractUser) -> int:
+    """Revoke every token of a person whose account is reset; gives how many.
+
+    Each in a transaction of its own: several at once would lock the registers of their environments in any order.
+    """
+    keys = list(usable(person).order_by("pk").values_list("pk", flat=True))
+    for key in keys:
+        with transaction.atomic():
+            _revoke(ApiToken.objects.select_for_update(of=("self",)).get(pk=key), None, ACCOUNT_RESET)
+    return len(keys)
+
+
+def _revoke(row: ApiToken, by: AbstractUser | None, why: str = "") -> ApiToken:
+    """`why` stands where the name of a person stands else."""
     if row.revoked_at is None:
         row.revoked_at = timezone.now()
-        row.revoked_by = name_of(by) if by is not None else IN_AN_ADDRESS
+        row.revoked_by = name_of(by) if by is not None else why
         row.save(update_fields=["revoked_at", "revoked_by"])
         told = Membership.objects.filter(user_id=row.user_id).values_list("environment_id", flat=True)
         reached = {*row.told_to, *(told if row.environment_id is None else ())}
@@ -227,7 +241,7 @@ def revoke_told(address: str) -> bool:
         row = _row_of(match[0])
         if row is not None:
             with transaction.atomic():
-                _revoke(ApiToken.objects.select_for_update(of=("self",)).get(pk=row.pk), None)
+                _revoke(ApiToken.objects.select_for_update(of=("self",)).get(pk=row.pk), None, IN_AN_ADDRESS)
             logger.warning("API token %s stood in an address and is revoked", row.public_id)
     return found
 
