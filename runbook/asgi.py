@@ -1,23 +1,21 @@
 """The web server's entry: `uvicorn runbook.asgi:application`.
 
-Pages are plain synchronous Django in a pool of threads. The stream of changes is a small coroutine beside it,
-so that a thousand open pages cost a thousand sockets and not a thousand threads.
+Pages are plain synchronous Django in a pool of threads; a request takes one when its body is there (runbook/arrival.py).
+The stream of changes is a small coroutine beside it, so that a thousand open pages cost a thousand sockets and not a
+thousand threads.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from a2wsgi import WSGIMiddleware
 from django.conf import settings
 
+from runbook.arrival import Message, Receive, Send, WholeBodies
 from runbook.wsgi import application as pages
 from upgrades.web.stream import stream
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-_pages = WSGIMiddleware(pages, workers=settings.WEB_THREADS)
+_in_threads: Any = WSGIMiddleware(pages, workers=settings.WEB_THREADS)
+_pages = WholeBodies(_in_threads, large_at_once=settings.WEB_THREADS)
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:

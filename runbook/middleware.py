@@ -56,17 +56,31 @@ def security_headers(get_response: GetResponse) -> GetResponse:
 
 
 OTHER_PARTS = 1024 * 1024  # bytes of a form beside its file
+NOT_ARRIVED = "runbook.not_arrived"  # in the scope: the status for a request whose body did not arrive
+
+
+def largest_body() -> int:
+    """The bytes of the largest form that a page takes."""
+    return int(settings.EVIDENCE_MAX_BYTES) + OTHER_PARTS
 
 
 def body_limit(get_response: GetResponse) -> GetResponse:
-    """413 for a body that says that it is larger than the largest form, before a byte of it is read or stored."""
+    """413 for a body that says that it is larger than the largest form, before a byte of it is read or stored.
+
+    And 408 or 503 for one that did not arrive as a whole (runbook/arrival.py): no page gets such a request.
+    """
 
     def check(request: HttpRequest) -> HttpResponse:
         said = request.META.get("CONTENT_LENGTH") or "0"
         if not (said.isascii() and said.isdigit() and len(said) < 19):
             return render(request, "400.html", status=400)
-        if int(said) > settings.EVIDENCE_MAX_BYTES + OTHER_PARTS:
+        if int(said) > largest_body():
             response = render(request, "413.html", {"limit": settings.EVIDENCE_MAX_BYTES}, status=413)
+            response.headers["Connection"] = "close"
+            return response
+        not_arrived = request.META.get("asgi.scope", {}).get(NOT_ARRIVED)
+        if not_arrived is not None:
+            response = render(request, "408.html", status=not_arrived)
             response.headers["Connection"] = "close"
             return response
         return get_response(request)

@@ -313,6 +313,9 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 500
 DATA_UPLOAD_MAX_NUMBER_FILES = 20
 FILE_UPLOAD_MAX_MEMORY_SIZE = MEBIBYTE  # a larger file goes to disk while it arrives
 FILE_UPLOAD_PERMISSIONS = 0o600
+# A body may begin late or stop for so long all in all, and has one second more for each so many bytes (runbook/arrival.py).
+BODY_SECONDS = 20.0
+BODY_RATE = 32 * 1024
 
 # --- static files ---------------------------------------------------------------------------------
 
