@@ -124,6 +124,13 @@ def test_a_migration_that_is_not_applied(client, works):
             "ALTER TABLE upgrades_registerentry DISABLE TRIGGER register_is_append_only",
             "register_is_append_only",
         ),
+        (
+            "ALTER TABLE upgrades_runevent ENABLE REPLICA TRIGGER record_is_append_only",
+            "record_is_append_only",
+        ),
+        ("DROP TRIGGER group_role_is_registered ON upgrades_grouprole", "group_role_is_registered"),
+        ("DROP TRIGGER confirmation_is_registered ON upgrades_membership", "confirmation_is_registered"),
+        ("DROP TRIGGER an_auditor_has_no_other_role ON upgrades_membership", "an_auditor_has_no_other_role"),
         ("ALTER FUNCTION append_register(text, text, bigint, text, text) RENAME TO other", "append_register"),
     ],
 )
@@ -133,6 +140,18 @@ def test_the_record_without_its_guards(client, works, statement, named):
     status, parts = seen(client)
     assert status == 503
     assert f"does not guard the record: {named} missing or switched off" in parts["record"]["reason"]
+
+
+def test_every_trigger_that_a_migration_makes_is_looked_for(db):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
+        assert sorted(asked.GUARDS) == sorted(name for (name,) in cursor.fetchall())
+
+
+def test_a_guard_that_replication_wakes_too_still_guards(client, works):
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE upgrades_runevent ENABLE ALWAYS TRIGGER record_is_append_only")
+    assert seen(client)[1]["record"] == ALL_WELL
 
 
 def test_nobody_who_signs_checkpoints_is_a_warning(client, works):
