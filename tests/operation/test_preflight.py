@@ -11,9 +11,10 @@ from django.db import connection, connections
 
 from runbook.environment import parse_database_url
 from runbook.stores import APP_ROLE
+from tests.factories import make_user
 from tests.operation.conftest import ROOT, manage
 from upgrades.adapters import store_settings
-from upgrades.services import preflight
+from upgrades.services import demo, preflight
 from upgrades.services.preflight import Verdict, examine
 
 pytestmark = pytest.mark.processes
@@ -379,6 +380,30 @@ def test_a_rehearsal_in_a_database_without_tables_says_what_is_missing(place):
     assert "does not have the tables of this release" in done.stderr
     assert "manage.py migrate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_people_of_the_demo_whose_password_everybody_knows_are_refused(place, at):
+    with at():
+        assert found("demo accounts").text == "none"
+        people = [make_user(name=name, password=demo.PASSWORD) for name in ("auditor", "operator")]
+        make_user(name="approver", password="another-one-than-that")
+        make_user(name="author", password=demo.PASSWORD, is_active=False)
+        told = refusal("demo accounts")
+        assert "auditor, operator can sign in with the demo's password" in told
+        for person in people:
+            person.set_password("a-word-of-their-own")
+            person.save()
+        assert found("demo accounts").verdict is Verdict.OK
+
+
+def test_a_role_that_cannot_see_the_accounts_does_not_pass(place, at):
+    place.sql(f"REVOKE SELECT ON auth_user FROM {APP_ROLE}")
+    try:
+        with at():
+            assert found("demo accounts").verdict is Verdict.UNSEEN
+            assert found("clocks").verdict is Verdict.OK
+    finally:
+        place.sql(f"GRANT SELECT ON auth_user TO {APP_ROLE}")
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(60, "60.0 s behind"), (-3600, "3600.0 s ahead of")])

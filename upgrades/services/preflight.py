@@ -22,6 +22,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.loader import MigrationLoader
 
 from upgrades.adapters.store_settings import NotSeen, PostgresSeen, RedisSeen, ask_postgres, ask_redis
+from upgrades.services import demo
 
 SECRET_LENGTH = 50
 SECRET_SIGNS = 10  # different characters; 64 random hexadecimal digits have fewer once in a million times
@@ -277,6 +278,8 @@ def _postgres(seen: PostgresSeen) -> Iterator[Finding]:
     yield _checksums(seen)
     yield _found("database role", seen.role, _strong_role(seen))
     yield _migrated(seen)
+    if seen.tables:
+        yield _demo_accounts()
     apart = f"{abs(seen.ahead):.1f} s"
     yield _refused_if(
         abs(seen.ahead) > CLOCK_SECONDS,
@@ -345,6 +348,26 @@ def _migrated(seen: PostgresSeen) -> Finding:
         "as this release wants them",
         f"{len(waiting)} migrations of this release were not made. Run `manage.py migrate` as the owner, then "
         "`manage.py restrict_role`.",
+    )
+
+
+def _demo_accounts() -> Finding:
+    try:
+        names = demo.open_accounts()
+    except DatabaseError as error:
+        return Finding(
+            "demo accounts",
+            Verdict.UNSEEN,
+            f"The table of accounts cannot be read ({type(error).__name__}). Run `manage.py migrate` and "
+            "`manage.py restrict_role` as the owner.",
+        )
+    return _refused_if(
+        bool(names),
+        "demo accounts",
+        "none",
+        f"The demo was in this database: {', '.join(names)} can sign in with the demo's password, which everybody knows. "
+        "Where nothing else is in it yet, begin with an empty database (compose: `docker compose down -v`). Otherwise give "
+        "each of them another password: manage.py changepassword NAME.",
     )
 
 
