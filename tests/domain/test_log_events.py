@@ -1,5 +1,6 @@
 """Log lines as they are met in the field, and as nobody would want to meet them."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -490,6 +491,53 @@ def test_a_last_line_without_end_is_flagged_and_its_rest_is_no_line_of_its_own()
     _, (rest, following) = read(state, b"22:00:01.000 Std 22172 x\n22:00:02.000 Std 22172 x\n", 28)
     assert (rest.of, rest.text) == (0, "22:00:01.000 Std 22172 x")
     assert following.number == 22172
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "22:00:02.000 Std 22170 synthetic",
+        "2026-03-01T22:00:02.000 Std 22170 synthetic",
+        "22:00:02.000 Standard host confserv GCTI-21-22170 synthetic",
+        "Standard host confserv GCTI-21-22170 synthetic",
+        "22:00:02.000 medium host confserv 22170 Std 22170",
+        "22:00:02.000 Total number of clients: 84",
+        "Application name: confserv",
+        "x.Error: no line of a known format",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.bad_input("L10")
+def test_a_line_that_came_in_two_parts_is_what_it_is_as_a_whole_or_a_doubt(line, end):
+    """Wherever it was cut: what is none of its own kind must not stand for the absence of an event."""
+    whole, before = (line + end).encode(), b"Local time: 2026-03-01T22:00:00.000\n22:00:01.000 x\n"
+    began, _ = read(start(), before, 0)
+    (meant,) = read(began, whole, began.offset)[1]
+    for cut in range(1, len(whole)):
+        state, found = read(began, whole[:cut], began.offset, final=True)
+        _, rest = read(state, whole[cut:], state.offset)
+        assert [type(each) for each in rest] == [Continuation]
+        assert type(found[0]) is CutLine
+        known = [
+            replace(each, length=meant.length, text=meant.text) for each in found if type(each) is LogEvent
+        ]
+        assert known in ([], [meant])
+        assert known or type(found[-1]) is Unrecognised, whole[:cut]
+
+
+@pytest.mark.parametrize("number", ["22170", "GCTI-21-22170"])
+def test_a_number_at_the_end_of_a_line_without_its_end_may_go_on(number):
+    line = f"22:00:01.000 Standard host confserv {number}" if "-" in number else f"22:00:01.000 Std {number}"
+    _, (_, found) = read(start(offset=9), line.encode(), 9, final=True)
+    assert type(found) is Unrecognised
+    _, (_, found) = read(start(offset=9), f"{line} t".encode(), 9, final=True)
+    assert found.number == 22170
+
+
+def test_a_further_line_without_its_end_stays_one():
+    state, _ = read(start(), b"22:00:01.000 Std 22170 x\n", 0)
+    _, (_, found) = read(state, b"    and a further li", state.offset, final=True)
+    assert type(found) is Continuation
 
 
 def test_a_shortened_line_keeps_its_event_and_its_place():

@@ -337,6 +337,26 @@ def test_a_line_of_unknown_format_raises_a_doubt_that_two_people_can_set_aside(l
     assert judged(night)[0] == "upgrade-mode"
 
 
+@pytest.mark.parametrize("cut", [15, 19, 21, 22])
+@pytest.mark.bad_input("L10")
+def test_an_event_whose_line_came_in_two_parts_shuts_the_gate(launching, cut):
+    """Its disk was full for a minute: what was read as it stood is no event, and its rest is none either."""
+    content = BEFORE + REACHED + UPGRADE_MODE + COMPARED
+    at = len(BEFORE + REACHED) + cut
+    tell(launching, part(content[:at], silent=True))
+    tell(launching, part(content, at))
+    assert is_in_doubt(launching)
+
+
+@pytest.mark.bad_input("L10")
+def test_a_total_whose_last_figure_is_missing_is_none(launching):
+    content = BEFORE + TOTAL
+    tell(launching, part(content[:-2], silent=True))
+    tell(launching, part(content, len(content) - 2))
+    assert launching.server("new").client_total is None
+    assert is_in_doubt(launching)
+
+
 def set_aside(night):
     """Have the first doubt that is open set aside."""
     known = {deviation.doubt for deviation in night.state.deviations.values()}

@@ -257,9 +257,11 @@ def read(
 
     LF and CR LF end a line, no other character does. `final` allows a last line without its end (the file has
     been silent for long enough); it comes with a `CutLine` before it, and what is added to it later is a
-    `Continuation`. Raises `OutOfOrder` for a chunk that is not the next one, also for a repeated one, and
-    `UnfinishedLine`; no other content of `data` raises. A string in a record never holds NUL or a lone
-    surrogate: bytes that are not of the file's encoding become U+FFFD, NUL becomes U+2400.
+    `Continuation`. It is `Unrecognised` unless nothing that is added could make another record of it: cut off
+    before the end of its number, an event reads as debug output. Raises `OutOfOrder` for a chunk that is not the
+    next one, also for a repeated one, and `UnfinishedLine`; no other content of `data` raises. A string in a
+    record never holds NUL or a lone surrogate: bytes that are not of the file's encoding become U+FFFD, NUL
+    becomes U+2400.
     """
     if offset != state.offset:
         raise OutOfOrder(f"This part of the log begins at byte {offset}, but byte {state.offset} is next.")
@@ -467,6 +469,17 @@ def _check_encoding(encoding: str) -> None:
         )
 
 
+def _is_settled(record: Record) -> bool:
+    """Whether the record of a line without its end stays what it is, whatever is added to the line."""
+    match record:
+        case LogEvent():
+            return bool(record.text)  # otherwise its number may go on
+        case Continuation():
+            return record.text[:1] in (" ", "\t") and not record.text.isspace()
+        case _:
+            return isinstance(record, Unrecognised)
+
+
 class _Reader:
     """Reads lines one after the other. Bytes are handled as Latin-1, one character a byte, so that offsets
     are positions; texts are decoded from that at the end (`_text`).
@@ -554,10 +567,15 @@ class _Reader:
         self._take(kept.decode("latin-1"), cut.length)
 
     def read_open_line(self, data: bytes) -> None:
-        if data:
-            self.records.append(CutLine(self.offset, len(data), len(data)))
-            self._take(data.decode("latin-1"), len(data))
-            self._line_open = True
+        if not data:
+            return
+        line, offset, is_rest = data.decode("latin-1"), self.offset, self._line_open
+        self.records.append(CutLine(offset, len(data), len(data)))
+        self._take(line, len(data))
+        self._line_open = True
+        if not is_rest and not _is_settled(self.records[-1]):
+            reason = "Its end did not come, so it may have been an event"
+            self.records[-1] = self._unrecognised(line, offset, len(data), reason)
 
     def _take(self, line: str, length: int) -> None:
         offset = self.offset
