@@ -325,6 +325,34 @@ def test_a_file_that_goes_away_twice_at_the_same_place_is_no_trouble(launching):
     assert gaps().count() == 1
 
 
+def test_an_event_where_a_gap_had_begun_is_not_taken_for_the_gap(launching):
+    """The file came back, and what stands where it was cut off speaks against the plan."""
+    content = BEFORE + UPGRADED + UPGRADE_MODE + READY
+    tell(launching, part(BEFORE))
+    LogFile.objects.update(size=len(content))
+    tell(launching, lost("gone", len(BEFORE)))
+    assert is_in_doubt(launching)
+    tell(launching, part(content))
+    tell(launching, part(content, len(BEFORE)))
+    set_aside(launching)
+    seen = launching.state.gate("launch-new", "initialized").observations
+    assert [item.event for item in seen] == ["", "21-22171", "21-25301", "21-22170"]
+    assert judged(launching)[0] == "unplanned-database"
+
+
+def test_a_gap_that_was_set_aside_is_not_the_unreadable_line_that_stands_there(launching):
+    content = BEFORE + UNKNOWN + UPGRADE_MODE + READY
+    tell(launching, part(BEFORE))
+    LogFile.objects.update(size=len(content))
+    tell(launching, lost("gone", len(BEFORE)))
+    set_aside(launching)
+    tell(launching, part(content))
+    tell(launching, part(content, len(BEFORE)))
+    assert is_in_doubt(launching)
+    set_aside(launching)
+    assert judged(launching)[0] == "upgrade-mode"
+
+
 # Doubts.
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from upgrades.domain import run_events as e
 from upgrades.domain.answers import answer_of
 from upgrades.domain.condition import Fact, holds
-from upgrades.domain.event_rule import APPLICATION_STARTED, Observation, RuleResult
+from upgrades.domain.event_rule import APPLICATION_STARTED, Kind, Observation, RuleResult
 from upgrades.domain.frozen import replace
 from upgrades.domain.gates import (
     digest_to_sign,
@@ -1204,15 +1204,15 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
     counted = dict(state.totals)
     kept: list[RunEvent] = []
     known = {
-        (watch, seen.place)
+        (watch, seen.kind, seen.place)
         for watch in watching
         for seen in state.gates.get(watch_key(watch), _NO_GATE).observations
     }
     for event in events:
         match event:
             case e.LogEventSeen() | e.LogDoubtful() | e.ServerEnded():
-                seen = (event.watch, _place(event))
-                if is_behind_watermark(watching.get(event.watch), event) and seen not in known:
+                seen = (event.watch, *_place(event))
+                if seen not in known and is_behind_watermark(watching.get(event.watch), event):
                     known.add(seen)
                     kept.append(event)
             case e.AgentLost(host=host):
@@ -1240,8 +1240,15 @@ def _report(procedure: Procedure, state: RunState, events: tuple[RunEvent, ...])
     return kept
 
 
-def _place(seen: e.LogEventSeen | e.LogDoubtful | e.ServerEnded) -> tuple[str, int]:
-    return ("process", seen.change) if isinstance(seen, e.ServerEnded) else (seen.file, seen.offset)
+def _place(seen: e.LogEventSeen | e.LogDoubtful | e.ServerEnded) -> tuple[Kind, tuple[str, int]]:
+    """What is known by it once it is on the record: an event may stand at the very byte at which a gap began."""
+    match seen:
+        case e.LogEventSeen():
+            return Kind.EVENT, (seen.file, seen.offset)
+        case e.LogDoubtful():
+            return Kind(seen.doubt), (seen.file, seen.offset)
+        case e.ServerEnded():
+            return Kind.ENDED, ("process", seen.change)
 
 
 def is_behind_watermark(watch: Watch | None, seen: e.LogEventSeen | e.LogDoubtful | e.ServerEnded) -> bool:

@@ -62,7 +62,7 @@ def _lines(run: Run, state: RunState, watch: Watch) -> Iterator[RunEvent]:
             yield e.LogDoubtful(
                 watch=watch.id,
                 application=watch.application,
-                doubt="gap" if line.kind == LogLine.Kind.GAP else "unreadable",
+                doubt=line.kind,
                 file=line.file.place,
                 offset=line.offset,
                 text=line.text[:300],
@@ -71,9 +71,9 @@ def _lines(run: Run, state: RunState, watch: Watch) -> Iterator[RunEvent]:
 
 def _is_set_aside(state: RunState, watch: Watch, line: LogLine) -> bool:
     recorded = state.gates.get(watch_key(watch.id))
+    this = (line.kind, (line.file.place, line.offset))
     return recorded is not None and any(
-        seen.seq in state.set_aside and seen.place == (line.file.place, line.offset)
-        for seen in recorded.observations
+        seen.seq in state.set_aside and (seen.kind, seen.place) == this for seen in recorded.observations
     )
 
 
