@@ -45,6 +45,17 @@ def give(user, environment, *roles, given_at=None):
     )
 
 
+def stand_in(environment, deputy, absent):
+    """Make `deputy` the deputy of `absent` from yesterday to tomorrow."""
+    environment.refresh_from_db(fields=["policies"])
+    people = environment.policies.get("people", {"groups": {}, "deputies": []})
+    now, day = timezone.now(), timedelta(days=1)
+    row = {"person": f"user:{absent.pk}", "deputy": f"user:{deputy.pk}"}
+    row |= {"from": (now - day).isoformat(), "to": (now + day).isoformat()}
+    environment.policies |= {"people": {**people, "deputies": [*people["deputies"], row]}}
+    environment.save(update_fields=["policies"])
+
+
 def proof_of(user, kind="password"):
     """A fresh proof that `user` is there, as signatures need it."""
     return Proof(kind, user.pk, timezone.now())

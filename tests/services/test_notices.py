@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from tests.factories import frankfurt, make_environment, make_user, start
+from tests.factories import frankfurt, make_environment, make_user, stand_in, start
 from tests.services.night import REASON, Night, at_once
 from tests.services.test_going_over import logs
 from upgrades.domain import run as core
@@ -112,24 +112,23 @@ def test_people_of_other_environments_and_closed_accounts_are_told_nothing(night
 
 def test_a_deputy_is_told_in_place_of_an_absent_approver(night):
     deputy = make_user("operator", environment=night.environment)
-    now = timezone.now()
-    policies = night.environment.policies | {
-        "people": {
-            "groups": {},
-            "deputies": [
-                {
-                    "person": f"user:{night.approver.pk}",
-                    "deputy": f"user:{deputy.pk}",
-                    "from": (now - timedelta(days=1)).isoformat(),
-                    "to": (now + timedelta(days=1)).isoformat(),
-                }
-            ],
-        }
-    }
-    Environment.objects.filter(pk=night.environment.pk).update(policies=policies)
+    stand_in(night.environment, deputy, night.approver)
     night.act(core.AskDeviation(step=night.state.current, visit=1, what="skip", reason=REASON))
     [notice] = told("approval-wanted")
     assert mails(notice) == names(night.approver, deputy)
+
+
+def test_a_role_that_signs_nothing_in_a_run_under_way_is_not_asked_to(night):
+    late, deputy = make_user(), make_user("operator", environment=night.environment)
+    given = night.environment.memberships.create(user=late, role="approver", given_by="user:1")
+    stand_in(night.environment, deputy, late)
+    night.act(core.AskDeviation(step=night.state.current, visit=1, what="skip", reason=REASON))
+    assert mails(told("approval-wanted")[-1]) == names(night.approver)
+    given.confirmed_by = "user:2"
+    given.save(update_fields=["confirmed_by"])
+    night.act(core.RejectDeviation(number=1, reason=REASON))
+    night.act(core.AskDeviation(step=night.state.current, visit=1, what="skip", reason=REASON))
+    assert mails(told("approval-wanted")[-1]) == names(night.approver, late, deputy)
 
 
 def test_endpoints_get_what_they_were_given_and_paused_ones_nothing(night):

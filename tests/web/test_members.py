@@ -3,13 +3,15 @@
 import psycopg
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
 
-from tests.factories import give, make_environment, make_user
+from tests.factories import give, make_environment, make_user, stand_in
 from tests.services.night import Night, at_once
 from upgrades.adapters import register
 from upgrades.domain import run as core
-from upgrades.domain.refusal import NotAllowed
+from upgrades.domain.refusal import NotAllowed, OutOfTurn
 from upgrades.models import GroupRole, Membership, RegisterEntry
+from upgrades.queries.approvals import count_waiting
 from upgrades.services import members
 
 pytestmark = pytest.mark.django_db
@@ -163,6 +165,63 @@ def test_a_right_to_sign_does_not_count_in_a_run_that_was_under_way(night):
     with pytest.raises(NotAllowed, match="after this run had started"):
         night.act(night.sign(), late)
     assert night.kinds[-1] == "attempt.refused"
+
+
+def test_nor_does_it_by_a_deputy(night):
+    late, given = late_approver(night)
+    deputy = make_user("author", environment=night.environment)
+    stand_in(night.environment, deputy, late)
+    with pytest.raises(NotAllowed, match=f"came to {late.username} after this run had started"):
+        night.act(night.sign(), deputy)
+    assert night.kinds[-1] == "attempt.refused"
+
+    second = make_user("administrator", environment=night.environment)
+    members.confirm_role(environment_id=night.environment.pk, membership_id=given.pk, by=second)
+    night.act(night.sign(), deputy)
+    assert night.history[-1].event.for_id == f"user:{late.pk}"
+
+
+def test_a_signature_under_another_right_fills_no_place_of_a_late_role():
+    both = {"needs": [{"role": "approver", "signatures": 1}, {"group": "database", "signatures": 1}]}
+    night = Night(policies={"point-of-no-return": both}).go_to("stop-old")
+    late, expert = (make_user("author", environment=night.environment) for _ in range(2))
+    groups = {"database": [f"user:{late.pk}", f"user:{expert.pk}"]}
+    night.environment.policies |= {"people": {"groups": groups, "deputies": []}}
+    night.environment.save(update_fields=["policies"])
+    give(late, night.environment, "approver", given_at=timezone.now())
+
+    night.act(night.sign(), late)
+    assert "approver" not in night.history[-1].by.roles
+    with pytest.raises(OutOfTurn, match="still needs 1 of the role approver"):
+        night.act(night.sign(), expert)
+    assert not night.verdict("stop-old", "approval").is_met
+
+
+def test_what_a_late_role_does_not_sign_is_offered_to_nobody(night, client):
+    late, given = late_approver(night)
+    deputy = make_user("author", environment=night.environment)
+    stand_in(night.environment, deputy, late)
+    page = f"/approvals/{night.run}/stop-old/approval/"
+    for person in (late, deputy):
+        client.force_login(person)
+        assert count_waiting(person) == 0
+        assert "after this run had started" in client.get("/approvals/").text
+        answer = client.get(page).text
+        assert 'value="sign"' not in answer
+        assert "after this run had started" in answer
+    client.force_login(night.approver)
+    board = f"/runs/{night.run}/board/"
+    assert late.username not in client.get(page).text
+    client.force_login(late)
+    known = client.get(board)["ETag"]
+
+    second = make_user("administrator", environment=night.environment)
+    members.confirm_role(environment_id=night.environment.pk, membership_id=given.pk, by=second)
+    assert client.get(board, headers={"If-None-Match": known}).status_code == 200
+    for person in (late, deputy):
+        client.force_login(person)
+        assert count_waiting(person) == 1
+        assert 'value="sign"' in client.get(page).text
 
 
 def test_it_counts_once_a_second_administrator_has_confirmed_it(night):

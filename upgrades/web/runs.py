@@ -160,7 +160,7 @@ def _panel(page: RunPage) -> SimulatedPanel | None:
 
 
 def _etag(seen: Seen, user: AbstractUser) -> str:
-    roles = hashlib.sha256(" ".join(seen.roles).encode()).hexdigest()[:8]
+    roles = hashlib.sha256(repr(seen.held).encode()).hexdigest()[:8]
     silent = ".silent-" + "-".join(map(str, seen.silent)) if seen.silent else ""
     return f'"{seen.version}.{seen.environment_version}.{user.pk}.{roles}{silent}"'
 

@@ -7,19 +7,20 @@ version, so that a page that has not changed costs one query.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import OuterRef, Q, QuerySet
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, JSONObject
 from django.utils import timezone
 
 from upgrades.domain import run as core
 from upgrades.domain.freshness import CLOCKS_DIFFER, too_old
 from upgrades.domain.run_state import RunStatus
 from upgrades.models import Agent, Membership, Run, RunBinding
-from upgrades.queries.people import actor_with, members
+from upgrades.queries.people import Held, actor_with, members
 from upgrades.queries.procedures import procedure_of
 from upgrades.queries.rollback import way_back_known
 from upgrades.queries.run_lines import OVER
@@ -49,8 +50,12 @@ class Seen:
     run: int
     version: int
     environment_version: int
-    roles: tuple[str, ...]
+    held: tuple[Held, ...]
     silent: tuple[int, ...] = ()  # agents that it has no news of, while it is under way
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(one.role for one in self.held)
 
 
 def seen_by(run_id: int, user: AbstractUser) -> Seen | None:
@@ -60,16 +65,28 @@ def seen_by(run_id: int, user: AbstractUser) -> Seen | None:
         Run.objects.filter(pk=run_id)
         .annotate(
             owner=Coalesce("environment__rehearsal_of_id", "environment_id"),
-            roles=ArraySubquery(roles.values("role")),
+            held=ArraySubquery(
+                roles.values(one=JSONObject(role="role", given_at="given_at", confirmed_by="confirmed_by"))
+            ),
             silent=ArraySubquery(_silent()),
         )
-        .values_list("version", "environment__version", "roles", "status", "silent")
+        .values_list("version", "environment__version", "held", "status", "silent")
         .first()
     )
     if row is None or not row[2]:
         return None
     version, environment_version, found, status, silent = row
-    return Seen(run_id, version, environment_version, tuple(found), () if status in OVER else tuple(silent))
+    return Seen(
+        run_id,
+        version,
+        environment_version,
+        tuple(map(_held, found)),
+        () if status in OVER else tuple(silent),
+    )
+
+
+def _held(row: dict[str, str]) -> Held:
+    return Held(row["role"], datetime.fromisoformat(row["given_at"]), bool(row["confirmed_by"]))
 
 
 def _silent() -> QuerySet[Agent, int]:
@@ -89,7 +106,7 @@ def sight_of(seen: Seen, user: AbstractUser) -> tuple[Run, Sight]:
         procedure=procedure,
         history=history.events,
         state=history.state,
-        me=actor_with(user, seen.roles, run.environment, timezone.now()),
+        me=actor_with(user, seen.held, run.environment, timezone.now()),
         now=timezone.now(),
         numbers=dict(procedure.numbers()),
         members=() if history.state.is_over else members(run.environment),

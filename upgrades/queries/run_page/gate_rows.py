@@ -435,11 +435,11 @@ def _approval(sight: Sight, step: Step, gate: ApprovalGate) -> Approval:
 
 
 def _able(sight: Sight) -> list[tuple[Signer, str]]:
-    """Those among the members who have no hand in the run, each with name."""
+    """Those among the members who have no hand in the run, each with the rights that sign in it and with name."""
+    able = [person for person in sight.members if not barred(sight.state, person.id)]
     return [
-        (Signer(person.id, frozenset(person.roles), person.id), person.name)
-        for person in sight.members
-        if not barred(sight.state, person.id)
+        (Signer(person.id, frozenset(person.signing(sight.state.started_at).roles), person.id), person.name)
+        for person in able
     ]
 
 
