@@ -5,6 +5,7 @@ import io
 import json
 import re
 import zipfile
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from tests.api.caller import Caller, token_for
-from tests.factories import POLICIES, make_user, proof_of, start
+from tests.api.caller import Caller, problem, token_for
+from tests.factories import POLICIES, give, make_environment, make_user, proof_of, start
 from tests.record.scene import note
 from tests.record.tampering import as_owner
 from tests.web.run_scene import Stage
@@ -25,7 +26,9 @@ from upgrades.domain.run_events import DEVIATIONS, LogDoubtful
 from upgrades.models import (
     Agent,
     ApiToken,
+    CheckpointLeaf,
     Environment,
+    Evidence,
     GroupRole,
     LogFile,
     RegisterEntry,
@@ -35,6 +38,7 @@ from upgrades.models import (
 from upgrades.queries import audit_reports
 from upgrades.queries.run_page import record
 from upgrades.services import members, policies, retention, tokens
+from upgrades.services.record import CHECK
 
 pytestmark = pytest.mark.django_db
 REASON = "The window closes in ten minutes and the step is done by hand."
@@ -77,8 +81,6 @@ def test_pages_open_for_auditor_and_administrator_and_for_nobody_else(client, st
 
 
 def test_an_auditor_of_another_environment_sees_nothing_of_this_one(client, stage):
-    from tests.factories import make_environment
-
     elsewhere = make_user("auditor", environment=make_environment("Elsewhere"))
     client.force_login(elsewhere)
     assert "Nothing has been started yet" in text(client, "/audit/")
@@ -427,6 +429,48 @@ def test_the_record_is_taken_from_its_page_and_checked_there(auditor, stage, vau
     with as_owner() as sql:
         sql("DELETE FROM upgrades_runevent WHERE seq = 4")
     assert "broken at event 4" in auditor.post("/audit/record/check/").content.decode()
+
+
+def test_the_check_names_what_is_broken_where_one_audits_and_counts_the_rest(auditor, stage):
+    evidence = Evidence.objects.filter(run_id=stage.run_id).first()
+    evidence.file.storage.delete(evidence.file.name)
+    note(stage)
+    with as_owner() as sql:
+        sql("DELETE FROM upgrades_registerentry WHERE book = %s", register.runs_book(stage.environment.pk))
+    CheckpointLeaf.objects.create(position=0, subject="run 999999", seq=1, hash="0" * 64)
+    page = auditor.post("/audit/record/check/").text
+    assert f"evidence “{evidence.name}”" in page
+    assert f"run {stage.run_id}: no book of the register has its start" in page
+    assert "run 999999" not in page
+    assert "1 more in environments that you do not audit" in page
+    elsewhere = make_environment("Elsewhere")
+    strange = make_user("auditor", environment=elsewhere)
+    give(strange, stage.environment, "auditor")
+    limited = Caller(strange, environment=elsewhere).post("audit/record/check").json()
+    strange.memberships.filter(environment=stage.environment).delete()
+    auditor.force_login(strange)
+    page = auditor.post("/audit/record/check/").text
+    assert "3 more in environments that you do not audit" in page
+    for answer in (page, f"{limited}"):
+        assert evidence.name not in answer
+        assert f"run {stage.run_id}" not in answer
+        assert "no checkpoint covers it" in answer  # of the whole installation
+    assert limited["elsewhere"] == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_check_runs_at_a_time(auditor, stage):
+    first, here = connection.copy(), connection.cursor()
+    here.execute("SET lock_timeout = '50ms'")
+    with closing(first), first.cursor() as there:
+        there.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [CHECK])
+        answer = auditor.post("/audit/record/check/")
+        assert answer.status_code == 503
+        assert "Another check of the record is at work" in answer.text
+        api = Caller(stage.auditor)
+        assert problem(api.post("audit/record/check")) == "unavailable"
+    here.execute("RESET lock_timeout")
+    assert "All of it is what was written." in auditor.post("/audit/record/check/").text
 
 
 def test_an_alarm_stands_on_the_list_while_nothing_is_signed(auditor, stage, vault):

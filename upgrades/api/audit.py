@@ -28,9 +28,9 @@ from upgrades.queries.audit import Filters, audit_lines, audited_environments, e
 from upgrades.queries.audit_reports import Period, access_report, duties_report, reads_report
 from upgrades.queries.environment_export import changes_book
 from upgrades.queries.record_state import record_state
+from upgrades.services import record
 from upgrades.services.exports import KINDS, export_list
 from upgrades.services.people import actor_id
-from upgrades.services.record import broken_record
 
 APPROVALS, TAG = "Approvals", "Audit"
 Status = Literal["running", "held", "closing", "ended", "aborted", "refused"]
@@ -315,14 +315,16 @@ class BrokenRecord(Out):
 
 
 class Checked(Out):
-    """Empty `broken`: the record is what was written."""
+    """Empty `broken` and no `elsewhere`: the record is what was written. `elsewhere` counts what is broken in
+    environments that are not the token's."""
 
     checked_at: datetime
     broken: list[BrokenRecord]
+    elsewhere: int
 
 
 @operation("POST", "audit/record/check", Checked, tag=TAG, scope=AUDIT, takes=[])
 def check_record(request: HttpRequest) -> dict[str, object]:
-    """Check the whole record now, as `manage.py verify` does."""
-    _audited(request, None)
-    return {"checked_at": timezone.now(), "broken": list(broken_record())}
+    """Check the whole record now, as `manage.py verify` does; what is broken is named where the token counts."""
+    found = record.check_record(_audited(request, None))
+    return {"checked_at": timezone.now(), "broken": list(found.broken), "elsewhere": found.elsewhere}

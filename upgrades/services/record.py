@@ -8,9 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from django.db.models import Q
+
 from upgrades.adapters import checkpoint_store as store
 from upgrades.adapters import register
 from upgrades.adapters.event_store import BrokenLink, broken_links, read
+from upgrades.adapters.session_lock import Taken, alone
 from upgrades.adapters.signing_key import is_signed_by
 from upgrades.domain.checkpoint import (
     NOBODY,
@@ -23,19 +26,26 @@ from upgrades.domain.checkpoint import (
     read_leaf,
     read_note,
 )
+from upgrades.domain.refusal import Unavailable
 from upgrades.domain.run_events import EvidenceAttached
-from upgrades.models import Checkpoint, CheckpointLeaf, Evidence, RegisterEntry, Run, RunEvent
+from upgrades.models import Checkpoint, CheckpointLeaf, Environment, Evidence, RegisterEntry, Run, RunEvent
 from upgrades.services.register import STARTED
 
+CHECK = "check of the record"
 Sealed = Mapping[str, Mapping[int, str]]  # by subject, then by number: the hash that a checkpoint saw
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The first record of its kind that is not what was written: `where` names it, `reason` says what is wrong."""
+    """The first record of its kind that is not what was written: `where` names it, `reason` says what is wrong.
+
+    `run` and `book` are those that it belongs to; without either it concerns the whole installation.
+    """
 
     where: str
     reason: str
+    run: int | None = None
+    book: str = ""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
@@ -77,10 +87,61 @@ def broken_record(file: Path | None = None, keys: Iterable[PublicKey] = ()) -> I
     sealed = _joined(_sealed_in_database(), kept.sealed)
     for run_id, link in broken_runs(Run.objects.order_by("pk").values_list("pk", flat=True), sealed):
         if link is not None:
-            yield Broken(f"run {run_id}", f"broken at event {link.seq}: {link.reason}")
+            yield Broken(f"run {run_id}", f"broken at event {link.seq}: {link.reason}", run_id)
     yield from _missing_runs(sealed)
     yield from _broken_books(sealed)
     yield from _broken_files()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found. `broken`: where it may be named; `elsewhere`: how much more there is in other environments."""
+
+    broken: tuple[Broken, ...]
+    elsewhere: int
+
+
+def check_record(environments: Iterable[Environment]) -> Checked:
+    """Check everything, for somebody who audits these environments. One check at a time: it reads every file there is."""
+    try:
+        with alone(CHECK):
+            found = list(broken_record())
+    except Taken:
+        raise Unavailable(
+            "Another check of the record is at work, and nothing was checked now. Try again in some minutes."
+        ) from None
+    theirs = _Theirs.of(environments)
+    named = tuple(item for item in found if theirs.has(item))
+    return Checked(named, len(found) - len(named))
+
+
+@dataclass(frozen=True, slots=True)
+class _Theirs:
+    """What belongs to some environments and to their copies for rehearsals: the ids, and the runs that are or were there."""
+
+    environments: frozenset[str]
+    runs: frozenset[int | None]
+
+    @classmethod
+    def of(cls, originals: Iterable[Environment]) -> _Theirs:
+        ids = [environment.pk for environment in originals]
+        with_copies = Environment.objects.filter(Q(pk__in=ids) | Q(rehearsal_of__in=ids)).values_list(
+            "pk", flat=True
+        )
+        registered = RegisterEntry.objects.filter(
+            kind=STARTED, book__in=[register.runs_book(pk) for pk in ids]
+        )
+        return cls(
+            frozenset(str(pk) for pk in with_copies),
+            frozenset(registered.values_list("run", flat=True))
+            | frozenset(Run.objects.filter(environment__in=with_copies).values_list("pk", flat=True)),
+        )
+
+    def has(self, broken: Broken) -> bool:
+        if broken.run is not None:
+            return broken.run in self.runs
+        _, of_environment, environment = broken.book.partition("/")
+        return not of_environment or environment in self.environments
 
 
 # Checkpoints.
@@ -255,9 +316,9 @@ def _missing_runs(sealed: Sealed) -> Iterator[Broken]:
     registered = set(RegisterEntry.objects.filter(kind=STARTED).values_list("run", flat=True))
     seen = {int(subject.removeprefix("run ")) for subject in sealed if subject.startswith("run ")}
     for run_id in sorted(run for run in (seen | registered) - there if run is not None):
-        yield Broken(f"run {run_id}", "it is missing as a whole, though it was started")
+        yield Broken(f"run {run_id}", "it is missing as a whole, though it was started", run_id)
     for run_id in sorted(there - registered):
-        yield Broken(f"run {run_id}", "no book of the register has its start")
+        yield Broken(f"run {run_id}", "no book of the register has its start", run_id)
 
 
 def _broken_books(sealed: Sealed) -> Iterator[Broken]:
@@ -266,7 +327,7 @@ def _broken_books(sealed: Sealed) -> Iterator[Broken]:
     for book in sorted(books):
         broken = register.first_break(book, sealed.get(f"book {book}", {}))
         if broken is not None:
-            yield Broken(f"book {book}, entry {broken.seq}", broken.reason)
+            yield Broken(f"book {book}, entry {broken.seq}", broken.reason, book=book)
 
 
 def _broken_files() -> Iterator[Broken]:
@@ -280,7 +341,7 @@ def _broken_files() -> Iterator[Broken]:
             continue
         wrong = wrong_file(rows.get(event.evidence), event)
         if wrong:
-            yield Broken(f"run {run_id}, event {seq}, evidence “{event.name}”", wrong)
+            yield Broken(f"run {run_id}, event {seq}, evidence “{event.name}”", wrong, run_id)
 
 
 def wrong_file(row: Evidence | None, event: EvidenceAttached) -> str:

@@ -15,7 +15,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
-from upgrades.domain.refusal import BadInput
+from upgrades.domain.refusal import BadInput, Refused
 from upgrades.domain.report import Report
 from upgrades.models import Environment
 from upgrades.queries.audit import (
@@ -31,10 +31,11 @@ from upgrades.queries.audit import (
 from upgrades.queries.audit_reports import Period, access_report, duties_report, reads_report
 from upgrades.queries.audit_run import audit_run
 from upgrades.queries.record_state import record_state
+from upgrades.services import record
 from upgrades.services.exports import export_bundle, export_list
-from upgrades.services.record import broken_record
 from upgrades.services.runs import NoSuchRun
 from upgrades.services.searches import delete_search, save_search
+from upgrades.web.answers import status_of
 from upgrades.web.environments import person
 
 DAY = forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")
@@ -231,11 +232,13 @@ def show_record(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def check_record(request: HttpRequest) -> HttpResponse:
-    """Check the whole record now, as `manage.py verify` does."""
-    _environments(request)
-    context = {
-        "record": record_state(timezone.now()),
-        "checked_at": timezone.now(),
-        "broken": list(broken_record()),
-    }
-    return render(request, "upgrades/audit/record.html", context)
+    """Check the whole record now, as `manage.py verify` does; what is broken is named where this person audits."""
+    environments = _environments(request)
+    context: dict[str, Any] = {"record": record_state(timezone.now())}
+    status = 200
+    try:
+        context |= {"checked": record.check_record(environments), "checked_at": timezone.now()}
+    except Refused as refusal:
+        messages.error(request, refusal.message)
+        status = status_of(refusal)
+    return render(request, "upgrades/audit/record.html", context, status=status)
