@@ -5,6 +5,7 @@ The stream of changes is a small coroutine beside it, so that a thousand open pa
 thousand threads.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from a2wsgi import WSGIMiddleware
@@ -22,5 +23,12 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
     """Sends /stream/ and the server's own start and end to the stream, every other request to the pages."""
     if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"].startswith("/stream/")):
         await stream(scope, receive, send)
+    elif scope["type"] == "http":
+        await _pages({**scope, "headers": _plain_names(scope["headers"])}, receive, send)
     else:
         await _pages(scope, receive, send)
+
+
+def _plain_names(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Without names that have an underscore: WSGI takes X_Forwarded_For for X-Forwarded-For, which only proxies may say."""
+    return [(name, value) for name, value in headers if b"_" not in name]

@@ -1,12 +1,14 @@
-"""Bodies that come slowly or break off: they take no thread from the pages, and no page gets half of one."""
+"""What reaches the pages: no body that is not there yet, no half of one, and no header under the name of another."""
 
 import asyncio
 import hashlib
 import http.client
+import re
 import socket
 import threading
 from contextlib import ExitStack, contextmanager
 
+import httpx
 import pytest
 import uvicorn
 from a2wsgi import WSGIMiddleware
@@ -96,7 +98,26 @@ def test_a_body_that_says_it_is_too_large_is_not_waited_for(site, settings):
         assert answer_on(connection).status == 413
 
 
-# The same with a page of our own behind it, which tells what it was given.
+def test_a_header_with_underscores_is_not_the_one_with_hyphens(site, settings):
+    """WSGI has one name for both, and joins them: a client would choose its own address."""
+    settings.ALLAUTH_TRUSTED_PROXY_COUNT = 1
+    settings.ACCOUNT_RATE_LIMITS = {"login": "", "login_failed": "3/15m/ip"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{site}", trust_env=False, timeout=60) as browser:
+        for number in range(6):
+            token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get("/sign-in/").text)
+            answer = browser.post(
+                "/sign-in/",
+                data={
+                    "username": f"name-{number}",
+                    "password": "wrong",
+                    "csrfmiddlewaretoken": token[1],
+                },
+                headers=[("X-Forwarded-For", "198.51.100.7"), ("X_Forwarded_For", f"203.0.113.{number}")],
+            )
+    assert "too many wrong attempts" in answer.text
+
+
+# Bodies with a page of our own behind them, which tells what it was given.
 
 
 @pytest.fixture
