@@ -204,6 +204,15 @@ def test_ap01_a_token_in_an_address_is_revoked_and_that_is_on_the_register(api, 
     assert entry.body["token"] == api.token.split("_")[1]
 
 
+@pytest.mark.bad_input("AP01")
+def test_ap01_a_thousand_tokens_in_an_address_cost_no_more_than_one(api, django_assert_max_num_queries):
+    invented = "/".join(f"rbk_{number:08x}_{'A' * 43}" for number in range(1000))
+    with django_assert_max_num_queries(50):  # most of them for the one that counts
+        answer = Client().get(f"/api/v1/{invented}/{api.token}")
+    refused(answer, 401, "not-signed-in", "A token stood in the address.")
+    refused(api.get("runs"), 401, "not-signed-in", NO_TOKEN)
+
+
 # AP02: bodies.
 
 NO_NOTE = "body.sent: Input should be a valid dictionary or instance of AddNote."
