@@ -14,11 +14,14 @@ from upgrades.adapters import log_context
 
 BLOT = "•••"
 SHORTEST_SECRET = 8  # a shorter one would blot out ordinary words
-# user:password@ in an address, the Authorization header, and what is called a secret where it is printed.
+# user:password@ in an address, the Authorization header, what is called a secret where it is printed, the address of a
+# person's calendar, and a token for the API wherever it stands.
 _LOOKS_SECRET = re.compile(
     r"(?P<url>://[^/\s:@]*:)[^@\s/]+(?=@)"
     r"|(?P<header>\b(?:Bearer|Basic) )[\w.~+/=-]{8,}"
-    r"|(?P<named>\b\w*(?:password|passwd|secret|token|ticket|api_?key)['\"]?\s*[=:]\s*)(?!•)(?:'[^']*'|\"[^\"]*\"|[^\s,;&'\")}\]]+)",
+    r"|(?P<named>\b\w*(?:password|passwd|secret|token|ticket|api_?key)['\"]?\s*[=:]\s*)(?!•)(?:'[^']*'|\"[^\"]*\"|[^\s,;&'\")}\]]+)"
+    r"|(?P<calendar>/calendar/)[^\s/]+(?=\.ics)"
+    r"|\brbk_[0-9a-f]{8}_[\w-]{43}",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -57,7 +60,7 @@ class _WithoutSecrets(logging.Formatter):
         if self._secret is not None:
             text = self._secret.sub(BLOT, text)
         return _LOOKS_SECRET.sub(
-            lambda found: (found["url"] or found["header"] or found["named"]) + BLOT, text
+            lambda found: next((before for before in found.groups() if before), "") + BLOT, text
         )
 
     def trace_of(self, record: logging.LogRecord) -> str:

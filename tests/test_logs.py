@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,14 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings
+from django.db import OperationalError
 
 from runbook import celery as celery_app
 from runbook.log_lines import BLOT, JsonLine, OneLine
 from tests.factories import make_environment, make_user, publish, start
+from tests.web.test_access import addresses
 from upgrades.adapters import log_context
+from upgrades.services import calendar_feed
 
 ROOT = Path(__file__).parent.parent
 FORGED = "a\n2026-11-24T10:00:00.000Z INFO upgrades all is well \x1b[2J \u202e \x00 \udc80"
@@ -98,6 +102,10 @@ def test_for_people_a_traceback_stands_indented_so_that_it_cannot_look_like_a_li
         ("{'password': 'x y', 'n': 1}", f"{{'password': {BLOT}, 'n': 1}}"),
         ("GET /stream/runs/7/?ticket=WzFd:1t:abc HTTP", f"GET /stream/runs/7/?ticket={BLOT} HTTP"),
         ("client_secret=abc&x=1", f"client_secret={BLOT}&x=1"),
+        (
+            f"Internal Server Error: /api/v1/rbk_0123abcd_{'A' * 43}/",
+            f"Internal Server Error: /api/v1/{BLOT}/",
+        ),
         ("the token of the run", "the token of the run"),
         ("no password: ask again", f"no password: {BLOT} again"),
     ],
@@ -145,6 +153,31 @@ def test_an_act_is_told_by_route_person_run_and_request_and_never_by_name(client
     assert told["level"] == "INFO"
     for line in lines:
         assert not any(word in json.dumps(line) for word in ("Ada", "ada-lovelace", "private"))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("form", [JsonLine(), OneLine("{message}", style="{")])
+@pytest.mark.parametrize("failure", [RuntimeError, OperationalError])
+def test_no_secret_of_an_address_is_told_when_its_page_fails(client, caplog, monkeypatch, failure, form):
+    def fail(*_, **__):
+        raise failure("of the test")
+
+    token = calendar_feed.make_feed(make_user())
+    monkeypatch.setattr("upgrades.web.calendar.planned_runs", fail)
+    client.raise_request_exception = False
+    assert client.get(f"/calendar/{token}.ics").status_code >= 500
+    told = [form.format(entry) for entry in caplog.records]
+    assert any("/calendar/" in line for line in told)
+    assert not [line for line in told if token in line]
+
+
+def test_every_address_with_a_secret_in_it_is_known_to_the_log(as_json):
+    token = "k-Of_a-secret-that-nobody-guesses-7f0d01234567"
+    secret = [pattern for _, pattern in addresses() if "token>" in pattern]
+    assert secret
+    for pattern in secret:
+        address = "/" + re.sub(r"<\w+:token>", token, pattern)
+        assert token not in as_json("Not Found: %s", address)["message"], pattern
 
 
 @pytest.mark.django_db
