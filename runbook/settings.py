@@ -324,6 +324,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 # Collected: names with a hash, compressed, cached for ever. Not collected (tests): found where they lie.
 _collected = (STATIC_ROOT / "staticfiles.json").exists() or sys.argv[1:2] == ["collectstatic"]
 WHITENOISE_USE_FINDERS = not _collected
+WHITENOISE_ALLOW_ALL_ORIGINS = False  # no page of others reads anything here
 STORAGES = {
     "default": {
         "BACKEND": "django.core.files.storage.FileSystemStorage",

@@ -182,6 +182,11 @@ def test_no_answer_allows_pages_of_others(client, place):
                 address, headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
             )
             assert not [name for name in answer.headers if name.lower().startswith("access-control")], address
+    static = client.get("/static/runbook/live.js", headers={"Origin": "https://evil.example"})
+    for close in static._resource_closers:
+        close()
+    assert static.status_code == 200
+    assert not [name for name in static.headers if name.lower().startswith("access-control")]
 
 
 def test_cookies_are_for_this_host_and_for_no_script(client, place):
