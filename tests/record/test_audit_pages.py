@@ -5,6 +5,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -19,8 +20,10 @@ from tests.record.scene import note
 from tests.record.tampering import as_owner
 from tests.web.run_scene import Stage
 from upgrades.adapters import event_store, register
+from upgrades.adapters.report_pdf import pdf_of
 from upgrades.domain import notices
 from upgrades.domain.refusal import NotAllowed
+from upgrades.domain.report import Report, Table
 from upgrades.domain.run import Abort, AskDeviation, AskOverride, CorrectFact, ReviewOverride, SignDeviation
 from upgrades.domain.run_events import DEVIATIONS, LogDoubtful
 from upgrades.models import (
@@ -183,6 +186,38 @@ def test_a_list_taken_as_json_lines_or_pdf(auditor, stage):
     assert (line["Run"], line["By"]) == (f"{stage.run_id}", "Nina Adler")
     assert auditor.get("/audit/", {"export": "pdf"}).content.startswith(b"%PDF-")
     assert auditor.get("/audit/", {"export": "exe"}).status_code == 404
+
+
+def lines_of(pdf):
+    """The texts that a PDF of ours shows in its ordinary font, in their order."""
+    [font] = re.findall(rb"beginbfchar\n(.*?)endbfchar", pdf, re.DOTALL)[:1]
+    letters = {
+        bytes.fromhex(code.decode()): bytes.fromhex(letter.decode()).decode("utf-16-be")
+        for code, letter in re.findall(rb"<(\w+)> <(\w+)>", font)
+    }
+    pages = re.findall(rb"stream\n(x.*?)\nendstream", pdf, re.DOTALL)
+    shown = [
+        re.sub(rb"\\(.)", lambda found: found[1].replace(b"r", b"\r"), text, flags=re.DOTALL)
+        for page in pages
+        for text in re.findall(rb"\((.*?)(?<!\\)\) Tj", zlib.decompress(page), re.DOTALL)
+    ]
+    return ["".join(letters.get(text[at : at + 2], "?") for at in range(0, len(text), 2)) for text in shown]
+
+
+def test_a_pdf_says_what_was_written_whatever_it_looks_like():
+    report = Report(
+        kind="Kind",
+        title="Title",
+        facts=(("Reason", "approved by {nb} people, \0\0\0 and {nb}"),),
+        tables=(Table("Heading", ("A",), (1,), tuple(("{nb}",) for _ in range(100)), "none"),),
+        foot="Foot",
+    )
+    lines = lines_of(pdf_of(report))
+    assert "approved by {nb} people, ⟦U+2400⟧⟦U+2400⟧⟦U+2400⟧ and {nb}" in lines
+    assert lines.count("{nb}") == 100
+    pages = [line for line in lines if re.fullmatch(r"\d+ / \d*", line)]
+    assert pages == ["1 / ", "2 / ", "3 / "]
+    assert lines.count("3") == 3
 
 
 def test_taking_a_list_is_on_the_register(auditor, stage):

@@ -13,6 +13,8 @@ from upgrades.domain.log_events import visible
 from upgrades.domain.report import Report, Table
 
 LINE_CHARACTERS, CELL_LINES = 95, 36  # of the widest letters, so that it fits with any
+# Stands for the number of pages until it is known. No text can hold it: `clean` makes a mark of each NUL.
+PAGES = "\0\0\0"
 FONTS = Path(__file__).resolve().parent / "fonts"
 INK, SOFT, LINE, WARN, FILL = (28, 33, 40), (95, 104, 115), (205, 211, 218), (107, 33, 168), (243, 245, 247)
 logging.getLogger("fontTools").setLevel(logging.WARNING)
@@ -24,6 +26,7 @@ class _Paper(FPDF):
     def __init__(self, report: Report) -> None:
         super().__init__(orientation="landscape" if report.is_wide else "portrait", format="A4")
         self._report = report
+        self.alias_nb_pages(PAGES)
         self.set_margins(16, 16, 16)
         self.set_auto_page_break(True, margin=18)
         self.add_font("DejaVu", "", str(FONTS / "DejaVuSans.ttf"))
@@ -57,7 +60,7 @@ class _Paper(FPDF):
         self.set_text_color(*SOFT)
         self.cell(0, 4, self.clean(self._report.foot))
         self.set_x(16)
-        self.cell(0, 4, f"{self.page_no()} / {{nb}}", align="R")
+        self.cell(0, 4, f"{self.page_no()} / {PAGES}", align="R")
 
 
 def pdf_of(report: Report) -> bytes:
