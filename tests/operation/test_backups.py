@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import threading
 from contextlib import contextmanager
@@ -197,6 +198,16 @@ def test_the_role_of_the_application_can_take_one(scene, tmp_path, empty):
         connections["default"].settings_dict.update(owner)
     with empty():
         assert restore(tmp_path / "backup").manifest.events == RunEvent.objects.count()
+
+
+def test_what_root_puts_back_belongs_to_the_account_of_the_web_server(backup, empty):
+    with empty() as place:
+        place.mkdir()
+        if os.geteuid() == 0:
+            os.chown(place, 4711, 4712)
+        restore(backup[1])
+        owners = {(path.stat().st_uid, path.stat().st_gid) for path in place.rglob("*")}
+        assert owners == {(place.stat().st_uid, place.stat().st_gid)}
 
 
 def test_nobody_else_may_read_it_and_nobody_s_session_is_in_it(scene, tmp_path, client, empty):

@@ -1,8 +1,11 @@
 """`manage.py preflight` against real servers, each wrong setting really set: what is unsafe is refused, doubt too."""
 
+import os
 import re
+import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
@@ -189,6 +192,46 @@ def test_hosts_that_stand_for_many_are_refused(at, settings, names):
     settings.ALLOWED_HOSTS = [*names, "127.0.0.1"]
     with at():
         assert f"RUNBOOK_HOSTS has {names[0]}" in refusal("hosts")
+
+
+# Evidence.
+
+
+@contextmanager
+def without_rights():
+    """As an account that is nobody's, where these tests run as root, who may do everything."""
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("closed", ["", "12", "12/screen.png"])
+def test_evidence_that_this_account_cannot_reach_is_refused(at, settings, closed):
+    with tempfile.TemporaryDirectory() as above:
+        settings.EVIDENCE_FOLDER = folder = Path(above) / "evidence"
+        (folder / "12").mkdir(parents=True)
+        (folder / "12" / "screen.png").touch()
+        for path in (Path(above), folder, *folder.rglob("*")):
+            path.chmod(0o777)
+        with at():
+            assert found("evidence").verdict is Verdict.OK
+            (folder / closed).chmod(0)
+            with without_rights():
+                assert f"This account may not work with {folder / closed}:" in refusal("evidence")
+        (folder / closed).chmod(0o700)
+
+
+def test_a_folder_of_evidence_that_is_not_there_yet_has_to_be_possible(at, settings, tmp_path):
+    settings.EVIDENCE_FOLDER = tmp_path / "one" / "two"
+    with at():
+        assert found("evidence").verdict is Verdict.OK
+        (tmp_path / "one").touch(mode=0o600)
+        assert f"may not work with {tmp_path / 'one'}" in refusal("evidence")
 
 
 # Celery and kombu.

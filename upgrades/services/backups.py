@@ -250,11 +250,16 @@ def _make_roles(roles: tuple[str, ...]) -> None:
 
 
 def _put_evidence(folder: Path, manifest: Manifest) -> None:
+    """The files; put back by root they go to the owner of the folder, for web and workers are not root."""
     place = Path(settings.EVIDENCE_FOLDER)
     for name in manifest.files:
         if name.startswith(f"{EVIDENCE}/"):
             with (folder / name).open("rb") as file:
                 _write(place / name.removeprefix(f"{EVIDENCE}/"), _blocks(file))
+    if os.geteuid() == 0 and place.exists():
+        owner = place.stat()
+        for path in place.rglob("*"):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _compare(folder: Path, manifest: Manifest, kept: dict[int, str]) -> tuple[int, ...]:

@@ -123,6 +123,7 @@ def _settings() -> Iterator[Finding]:
     yield _found(
         "checkpoint key", "out of this account's reach", _readable_key(Path(settings.CHECKPOINT_KEY_FILE))
     )
+    yield _evidence()
     yield _mail()
 
 
@@ -162,6 +163,36 @@ def _readable_key(path: Path) -> str:
         "false record. Run web, workers and preflight under another account than `manage.py sign_checkpoints` (not "
         "root), and keep the key out of their reach (docs/record.md)."
     )
+
+
+def _evidence() -> Finding:
+    folder = Path(settings.EVIDENCE_FOLDER)
+    closed = _closed_evidence(folder)
+    return _refused_if(
+        closed is not None,
+        "evidence",
+        f"{folder}",
+        f"This account may not work with {closed}: evidence there could be neither opened nor added. Make {folder} with all "
+        "that is in it a folder of this account (as root: chown -R; after a restore by another account, too).",
+    )
+
+
+def _closed_evidence(folder: Path) -> Path | None:
+    """Looked at from above, for nothing below a closed folder can be seen; where it is still to be made, the nearest above it."""
+    top = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110 - never raises
+    if not _is_open_folder(top):
+        return top
+    for run in folder.glob("[0-9]*"):
+        if not _is_open_folder(run):
+            return run
+        for file in run.iterdir():
+            if not os.access(file, os.R_OK, effective_ids=True):
+                return file
+    return None
+
+
+def _is_open_folder(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True) and path.is_dir()
 
 
 def _mail() -> Finding:
