@@ -557,6 +557,28 @@ def test_a_shortened_line_keeps_its_event_and_its_place():
     assert state.offset == 1_000_025 + len(last)
 
 
+@pytest.mark.bad_input("L13")
+def test_what_follows_within_a_shortened_line_without_its_end_is_no_line_of_its_own():
+    head = b"22:00:01.000 Trc 04541 long"
+    cut = Cut(offset=0, kept=len(head), length=1_000_000, sha256="ab")
+    state, _ = read(start(), head, 0, cuts=[cut], final=True)
+    more = Cut(offset=1_000_000, kept=len(head), length=2_000_000, sha256="cd")
+    state, found = read(state, head, 1_000_000, cuts=[more], final=True)
+    assert type(found[-1]) is Continuation
+    inside, following = b"22:00:02.000 Std 22170 x\n", b"22:00:03.000 Std 22172 y\n"
+    _, (rest, event) = read(state, inside + following, 3_000_000)
+    assert (type(rest), rest.of, event.number) == (Continuation, 0, 22172)
+
+
+def test_a_shortened_line_that_has_its_end_leaves_none_open():
+    head = b"22:00:01.000 Trc 04541 long"
+    cut = Cut(offset=0, kept=len(head), length=1_000_000, sha256="ab")
+    state, _ = read(start(), head, 0, cuts=[cut])
+    assert not state.line_open
+    _, found = read(start(), head + b"22:00:02.000 Std 22170 x", 0, cuts=[cut], final=True)
+    assert found[-1].number == 22170
+
+
 @pytest.mark.parametrize(
     "cut", [Cut(3, 5, 100), Cut(25, 500, 1000), Cut(0, 25, 100), Cut(25, 10, 5), Cut(-1, 0, 0)]
 )

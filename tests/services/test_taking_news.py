@@ -385,6 +385,22 @@ def test_a_total_whose_last_figure_is_missing_is_none(launching):
     assert is_in_doubt(launching)
 
 
+@pytest.mark.bad_input("L13")
+def test_what_follows_within_an_endless_line_is_no_event(launching):
+    """An agent hands a line over unfinished when it is too long to wait for; it goes on all the same."""
+    begun = BEFORE + UPGRADE_MODE + b"10:00:01.000 Trc 04541 " + b"x" * (2 << 20)
+    inside = begun + READY  # its end is that of the endless line
+    content, at = inside + BACKUP, 0
+    for size in (len(begun), len(inside), len(content)):
+        while at < size:
+            piece = part(content, at, size=size)
+            tell(launching, piece)
+            at = piece.end
+    assert not LogLine.objects.filter(event="21-22170", offset__gte=len(BEFORE)).exists()
+    assert LogLine.objects.filter(event="21-22172", offset=len(inside)).exists()
+    assert judged(launching)[0] is None
+
+
 def set_aside(night):
     """Have the first doubt that is open set aside."""
     known = {deviation.doubt for deviation in night.state.deviations.values()}

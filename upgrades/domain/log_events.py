@@ -275,6 +275,8 @@ def read(
         reader.read_whole_lines(data[start:stop])
         start = stop + cut.kept
         reader.read_cut_line(data[stop:start], cut)
+    if final and start and start == len(data):
+        reader.leave_line_open()  # the shortened line is the last one, so it is the one without its end
     whole = data.rfind(b"\n", start) + 1 or start
     if whole < len(data) and not final:
         raise UnfinishedLine(f"The line at byte {reader.offset + whole - start} has no end yet.")
@@ -565,6 +567,9 @@ class _Reader:
     def read_cut_line(self, kept: bytes, cut: Cut) -> None:
         self.records.append(CutLine(cut.offset, cut.length, cut.kept, cut.sha256))
         self._take(kept.decode("latin-1"), cut.length)
+
+    def leave_line_open(self) -> None:
+        self._line_open = True
 
     def read_open_line(self, data: bytes) -> None:
         if not data:
