@@ -53,7 +53,8 @@ _CURSOR = re.compile(
     r":(?P<offset>[0-9]{1,18})(?::(?P<mark>[0-9a-f]{16}))?\Z",
     re.ASCII | re.DOTALL,
 )
-_STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+# A text without its end is one match as well: tried anew from each mark in it, it would cost the square of its length.
+_STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _EMPTY_BODY = hashlib.sha256(b"").hexdigest()
 
 Pairs = List[Tuple[str, str]]

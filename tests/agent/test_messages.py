@@ -118,6 +118,20 @@ def test_brackets_within_texts_are_not_nesting():
     assert messages.read_json(b'{"a":"' + b"[" * 500 + b'\\"{{"}') == {"a": "[" * 500 + '"{{'}
 
 
+@pytest.mark.parametrize("end", ["", "\\", "\\\n", "[{"])
+def test_a_text_without_its_end_is_looked_at_once(end):
+    """Tried anew from each quotation mark in it, a megabyte would keep the workers busy for most of an hour."""
+    text = '"' + '\\"' * 1000 + end
+    assert [found.group() for found in messages._STRUCTURE.finditer(text)] == [text]
+
+
+@pytest.mark.bad_input("A04")
+def test_a_megabyte_of_a_text_without_its_end_is_refused():
+    body = b'{"a":"' + b'\\"' * (messages.BODY_LIMIT // 2 - 3)
+    with pytest.raises(Nonsense, match="not JSON"):
+        messages.read_json(body)
+
+
 @given(st.binary(max_size=200))
 def test_reading_json_never_fails_in_another_way(body):
     with contextlib.suppress(Nonsense):
