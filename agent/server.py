@@ -1,6 +1,8 @@
 """The agent's door: signed GET questions below /v1/, signed answers, nothing else."""
 
+import http.client
 import http.server
+import io
 import secrets
 import select
 import socket
@@ -21,6 +23,7 @@ from agent.polling import Logs, Question
 RELEASE = "1.0.0"
 AT_ONCE = 4  # questions answered at the same time
 CONNECTIONS = 64
+HEAD_LIMIT = messages.QUERY_LIMIT + 20 * 1024  # bytes of a question's head; http.server alone takes 6 MB
 PATIENCE = 30.0  # seconds in which a question must have arrived, also the time a connection may idle
 _NONCES = 200000  # questions within the time window, about 30 MB
 
@@ -333,24 +336,41 @@ def _tls(configuration: Configuration) -> Optional[ssl.SSLContext]:
     return context
 
 
+class Incoming(io.BufferedReader):
+    """What a connection brings, line by line; LineTooLong where a question's head has no room for the line."""
+
+    room = 0
+
+    def readline(self, size: Optional[int] = -1) -> bytes:
+        asked = self.room + 1 if size is None or size < 0 else min(size, self.room + 1)
+        line = super(Incoming, self).readline(asked)
+        self.room -= len(line)
+        if self.room < 0:
+            raise http.client.LineTooLong("head")
+        return line
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """One connection: reads questions, has them answered, signs the answers."""
 
     protocol_version = "HTTP/1.1"
     timeout = PATIENCE
     disable_nagle_algorithm = True
+    rbufsize = 0  # `Incoming` has the buffer
     wbufsize = 64 * 1024  # head and body of an answer leave together
     default_request_version = "HTTP/1.0"
     server: Server
 
     def setup(self) -> None:
         super(Handler, self).setup()
+        self.rfile = self._incoming = Incoming(self.connection.makefile("rb", 0))
         if self.server.tls:
             # In this connection's thread, with its time-out: a silent client does not keep the others from connecting.
             self.request.do_handshake()
 
     def handle_one_request(self) -> None:
         self.server.reading(self.request, time.monotonic())
+        self._incoming.room = HEAD_LIMIT
         super(Handler, self).handle_one_request()
 
     def do_GET(self) -> None:

@@ -1,6 +1,7 @@
 """A real agent, asked over HTTP by the real client."""
 
 import asyncio
+import http.client
 import json
 import secrets
 import signal
@@ -319,6 +320,27 @@ def test_what_is_no_question_does_the_agent_no_harm(running, sent):
             pass
 
     assert ask(running.address, "health").applications == ("confserv",)
+
+
+def test_a_head_that_is_too_long_is_not_read_to_its_end(running):
+    """Nobody has proved yet who asks: 64 of them, each with a hundred long lines, would fill the host's memory."""
+    port = int(running.address.url.rsplit(":", 1)[1])
+    begun = b"GET / HTTP/1.1\r\n" + (b"A: " + b"x" * 1000 + b"\r\n") * 90
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(begun[: server.HEAD_LIMIT + 1])
+        assert connection.recv(20).startswith(b"HTTP/1.1 431 ")
+
+
+def test_the_longest_question_is_read_and_another_one_after_it(running):
+    """Each question has the room of a head, however many the connection has brought."""
+    port = int(running.address.url.rsplit(":", 1)[1])
+    longest = b"GET /" + b"x" * (messages.QUERY_LIMIT - 1) + b" HTTP/1.1\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        for _ in range(3):
+            connection.sendall(longest)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, json.load(answer)["error"]["code"]) == (400, "version")
 
 
 def test_a_poll_under_way_ends_with_the_agent(running):
