@@ -1,8 +1,8 @@
 """The logs of one application: which files there are, what makes each one itself, and its lines from an offset on.
 
 Nothing is remembered that matters: identity and content come from the files each time. Between looking at a file and
-reading it, it may be rotated, truncated or exchanged; so identity is read again from the very descriptor that the
-data came from, before and after, and whatever changed meanwhile is looked at afresh (`Changed`).
+reading it, it may be rotated, truncated or exchanged; so identity and mark are read again from the very descriptor
+that the data came from, before and after, and whatever changed meanwhile is looked at afresh (`Changed`).
 """
 
 import fnmatch
@@ -107,7 +107,7 @@ class LogFolder:
             new_mark = _mark_at(descriptor, piece.end)
             after = os.fstat(descriptor)
             self._refuse_other(descriptor, after, file)
-            if after.st_size < piece.end:
+            if after.st_size < piece.end or _misfit(descriptor, after.st_size, start, mark):
                 raise Changed
             return Part(piece, start, found.st_size, new_mark, "open", "")
         finally:

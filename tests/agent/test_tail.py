@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent import configuration, messages
+from agent import configuration, lines, messages
 from agent.messages import LINE_LIMIT, Cursor
 from agent.polling import Logs, Question
 
@@ -186,6 +186,27 @@ def test_a_refill_beyond_the_cursor_under_the_same_first_line_is_noticed_by_the_
     log.write_bytes(b"Local Control Agent\none\n")
     reader.poll_all()
     log.write_bytes(b"Local Control Agent\nsomething else, longer\n")
+
+    found = reader.poll()["files"][0]
+
+    assert found["state"] == "shrunk"
+    assert "anew" in found["reason"]
+
+
+def test_a_refill_between_the_mark_and_the_reading_is_noticed(tmp_path, reader, monkeypatch):
+    log, first = tmp_path / "confserv.log", b"Local Control Agent\n"
+    log.write_bytes(first + b"one\n" * 15)
+    reader.poll_all()
+    with log.open("ab") as stream:
+        stream.write(b"two\n" * 30)
+    take = lines.take
+
+    def refilled(*given):
+        monkeypatch.undo()
+        log.write_bytes(first + b"10:00:00.000 Std 25302 x\n" * 10)  # in place: the same inode
+        return take(*given)
+
+    monkeypatch.setattr(lines, "take", refilled)
 
     found = reader.poll()["files"][0]
 
