@@ -277,6 +277,22 @@ def test_a_step_does_not_begin_without_its_mark_in_the_log():
         run.decide(scene.procedure, before, run.Begin(step="launch-new", visit=2), OLGA)
 
 
+@pytest.mark.parametrize(
+    ("place", "begin"),
+    [
+        ("fe00-1-aaaa", 500),  # named by the mark
+        ("fe00-2-bbbb", 0),  # came later
+        ("fe00-3-aaaa", 500),  # came later, and begins as one that is named
+        ("fe01-1-aaaa~1", 500),
+        ("fe00-1-aaaa~2", 0),  # shrank later; a gap says so
+        ("fe00-9-cccc", 90),  # begins as one does of which two generations are named
+    ],
+)
+def test_a_file_that_the_mark_does_not_name_counts_whole_but_a_copy_does_not(place, begin):
+    mark = {"fe00-1-aaaa": 500, "fe00-4-cccc": 90, "fe00-4-cccc~1": 20, run_events.GAPS: 7}
+    assert run.counts_from(mark, place) == begin
+
+
 def test_nothing_begins_without_a_way_back():
     scene = at("stop-old")
     scene.sign()

@@ -94,7 +94,8 @@ def is_waiting(night):
 
 
 def is_in_doubt(night):
-    return judged(night)[0] is None and reason(night).startswith(("Part of the log", "A line has"))
+    doubts = ("Part of the log", "A line has", "A file may")
+    return judged(night)[0] is None and reason(night).startswith(doubts)
 
 
 @contextmanager
@@ -231,6 +232,58 @@ def test_the_order_of_events_is_that_of_the_files_not_of_the_clock(launching):
     first, second = BEFORE + READY, HEAD + UPGRADE_MODE
     tell(launching, part(first), part(second, file=OTHER))
     assert is_waiting(launching)
+
+
+# Files that may not be this log.
+
+COPY = "fe00-20e099-" + FILE.rpartition("-")[2]  # another inode, the same first line
+
+
+@pytest.mark.bad_input("L15")
+def test_a_copy_of_the_log_that_is_made_during_the_step_proves_nothing(launching):
+    tell(launching, part(BEFORE))
+    tell(launching, part(BEFORE, file=COPY, name="confserv-saved.log"))
+    assert is_in_doubt(launching)
+    assert "confserv-saved.log begins with the same line as confserv.log" in reason(launching)
+    set_aside(launching)
+    assert is_waiting(launching)
+    tell(launching, part(BEFORE + UPGRADE_MODE + READY, len(BEFORE)))
+    assert judged(launching)[0] == "upgrade-mode"
+
+
+def test_a_copy_that_comes_before_its_log_proves_nothing(launching):
+    """The agent sends what was changed longest ago first, and nothing of this log was read before."""
+    copy = part(BEFORE, file=COPY, name="confserv-saved.log")
+    tell(launching, copy, part(BEFORE + UPGRADE_MODE))
+    assert is_in_doubt(launching)
+    set_aside(launching)
+    assert "log.event" in launching.kinds
+    assert is_waiting(launching)
+
+
+def test_a_log_that_goes_on_under_another_device_counts_once_two_people_have_said_that_it_is_the_log(
+    launching,
+):
+    """The host was started anew, and its disk has another number since."""
+    tell(launching, part(BEFORE))
+    tell(launching, lost("gone", len(BEFORE)), part(BEFORE + UPGRADE_MODE + READY, file=COPY))
+    assert is_in_doubt(launching)
+    set_aside(launching)
+    outcome, _, _, proof, *_ = judged(launching)
+    assert outcome == "upgrade-mode"
+    assert [place for place, _ in proof] == [(COPY, len(BEFORE)), (COPY, len(BEFORE + UPGRADE_MODE))]
+
+
+def test_a_segment_that_has_a_head_of_its_own_is_in_no_doubt(launching):
+    tell(launching, part(BEFORE), part(HEAD + UPGRADE_MODE + READY, file=OTHER))
+    assert judged(launching)[0] == "upgrade-mode"
+
+
+def test_a_copy_changes_no_total(launching):
+    tell(launching, part(BEFORE + TOTAL))
+    tell(launching, part(BEFORE + TOTAL + TOTAL.replace(b"84", b"7"), len(BEFORE + TOTAL)))
+    tell(launching, part(BEFORE + TOTAL, file=COPY))
+    assert launching.server("new").client_total == 7
 
 
 # Gaps.
@@ -406,7 +459,9 @@ def set_aside(night):
     known = {deviation.doubt for deviation in night.state.deviations.values()}
     recorded = night.state.gate("launch-new", "initialized").observations
     doubt = next(
-        seen.seq for seen in recorded if seen.kind in ("gap", "unreadable") and seen.seq not in known
+        seen.seq
+        for seen in recorded
+        if seen.kind in ("gap", "unreadable", "foreign") and seen.seq not in known
     )
     asked = core.AskDeviation(
         step="launch-new", visit=1, what="doubt", gate="initialized", doubt=doubt, reason=REASON

@@ -489,10 +489,11 @@ class Checker:
         """The cited line is stored as it was cited, lies behind the watermark, and was read before it was used."""
         seen = line["body"]
         marks = begun["body"]["watermarks"].get(seen["application"], {})
-        if seen["offset"] < marks.get(seen["file"], 0):
+        mark = _counts_from(marks, seen["file"])
+        if seen["offset"] < mark:
             self.say(
                 "I1",
-                f"{place}: it rests on {seen['event']} at {seen['offset']}, before the watermark {marks[seen['file']]}",
+                f"{place}: it rests on {seen['event']} at {seen['offset']}, before the watermark {mark}",
             )
         row = self.events_at.get(
             (run.row["environment_id"], seen["application"], seen["file"], seen["offset"])
@@ -652,7 +653,7 @@ class Checker:
             )
             marks = begun[0]["body"]["watermarks"].get(one["body"]["application"], {})
             for line in self.events_of[run.row["environment_id"], one["body"]["application"]]:
-                if line["event"] not in wanted or line["offset"] < marks.get(line["place"], 0):
+                if line["event"] not in wanted or line["offset"] < _counts_from(marks, line["place"]):
                     continue
                 later = any(file == line["place"] and offset > line["offset"] for file, offset in places)
                 if later and (line["place"], line["offset"]) not in places:
@@ -992,6 +993,15 @@ def _holds_one(part, facts):
             return None
         holds = facts[name]
     return holds != negated
+
+
+def _counts_from(marks, place):
+    """Where the lines of a file begin to count. One that is not named counts whole, but a copy only beyond its original."""
+    if place in marks or any(known.partition("~")[0] == place.partition("~")[0] for known in marks):
+        return marks.get(place, 0)
+    first_line = place.partition("~")[0].rpartition("-")[2]
+    alike = [known for known in marks if known.partition("~")[0].rpartition("-")[2] == first_line]
+    return max((marks[known] for known in alike), default=0)
 
 
 def _root(leaves):

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     ENDED = "ended"  # the process is gone
     GAP = "gap"  # lines that could not be read
     UNREADABLE = "unreadable"  # a line of unknown format
+    FOREIGN = "foreign"  # a file that may be of another server, or a copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def _take(rule: EventRule, result: RuleResult, seen: Observation, set_aside: fro
     match seen.kind:
         case Kind.ENDED:
             return replace(result, ended=seen)
-        case Kind.GAP | Kind.UNREADABLE:
+        case Kind.GAP | Kind.UNREADABLE | Kind.FOREIGN:
             return result if seen.seq in set_aside else replace(result, doubts=(*result.doubts, seen))
         case Kind.EVENT:
             return _take_event(rule, result, seen)

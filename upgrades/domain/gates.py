@@ -197,7 +197,10 @@ def _outcome(gate: EventGate, state: RunState, reached: Recorded, recorded: Gate
 
 def _doubt(result: RuleResult, server: str) -> Verdict:
     doubt = result.doubts[0]
-    what = "Part of the log could not be read" if doubt.kind is Kind.GAP else "A line has an unknown format"
+    what = {
+        Kind.GAP: "Part of the log could not be read",
+        Kind.FOREIGN: "A file may not be this server's log",
+    }.get(doubt.kind, "A line has an unknown format")
     more = f" and {len(result.doubts) - 1} more" if len(result.doubts) > 1 else ""
     return cannot_tell(
         f"{what} in the log of {server}: {doubt.text[:200]}{more}. Read it in the log itself; "

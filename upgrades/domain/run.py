@@ -1262,7 +1262,32 @@ def is_behind_watermark(watch: Watch | None, seen: e.LogEventSeen | e.LogDoubtfu
     """Whether this is of the watched server, and from after its step began. A doubt counts wherever it begins."""
     if watch is None or seen.application != watch.application:
         return False
-    return not isinstance(seen, e.LogEventSeen) or seen.offset >= watch.watermark.get(seen.file, 0)
+    return not isinstance(seen, e.LogEventSeen) or seen.offset >= counts_from(watch.watermark, seen.file)
+
+
+def counts_from(watermark: Mapping[str, int], place: str) -> int:
+    """The byte of a log file from which on its lines count, by a mark.
+
+    A file that the mark does not name came into being later and counts whole, unless it begins as a named one does. Then
+    it is a copy of that log, or that log with another device or inode, and what stood there when the mark was taken is
+    as old here.
+    """
+    if place in watermark:
+        return watermark[place]
+    own = _identity(place)
+    if any(_identity(known) == own for known in watermark):
+        return 0  # it shrank since: a gap says so
+    alike = [end for known, end in watermark.items() if _first_line(known) == _first_line(place)]
+    return max(alike, default=0)
+
+
+def _identity(place: str) -> str:
+    return place.partition("~")[0]
+
+
+def _first_line(place: str) -> str:
+    """The part of an identity that depends on the first line of the file alone (`agent.messages`)."""
+    return _identity(place).rpartition("-")[2]
 
 
 def _is_newer_total(
@@ -1280,7 +1305,7 @@ def _is_newer_total(
 def is_behind_baseline(procedure: Procedure, state: RunState, seen: e.ClientTotalSeen) -> bool:
     """Whether the line stands behind the mark that was taken when the count began. Without a mark none does."""
     marks = baseline_marks(procedure, state, seen.application)
-    return any(seen.offset >= mark.get(seen.file, 0) for mark in marks)
+    return any(seen.offset >= counts_from(mark, seen.file) for mark in marks)
 
 
 def baseline_marks(procedure: Procedure, state: RunState, application: str) -> list[Mapping[str, int]]:

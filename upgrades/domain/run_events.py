@@ -220,7 +220,10 @@ class LogEventSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogDoubtful:
-    """A gap, or a line of unknown format, behind the watermark. `doubt` is gap or unreadable."""
+    """A gap, or a line of unknown format, behind the watermark; or a file with lines there that may be no log of this server.
+
+    `doubt` is gap, unreadable or foreign.
+    """
 
     kind: ClassVar[str] = "log.doubtful"
     watch: str

@@ -438,8 +438,7 @@ def _observation(state: RunState, recorded: Recorded) -> RunState:
             place = (event.file, event.offset)
             seen = Observation(Kind.EVENT, place, event.event, event.text, recorded.seq)
         case e.LogDoubtful():
-            kind = Kind.GAP if event.doubt == "gap" else Kind.UNREADABLE
-            seen = Observation(kind, (event.file, event.offset), "", event.text, recorded.seq)
+            seen = Observation(Kind(event.doubt), (event.file, event.offset), "", event.text, recorded.seq)
         case e.ServerEnded():
             seen = Observation(Kind.ENDED, ("process", event.change), "", event.text, recorded.seq)
         case _:

@@ -98,7 +98,7 @@ class LogFile(models.Model):
 
 
 class LogLine(models.Model):
-    """A record of a log file: an event, a client total, a line nobody can read, or a gap.
+    """A record of a log file: an event, a client total, a line nobody can read, a gap, or why the file may be foreign.
 
     `raw` are the bytes as they stood in the file; `text` is for people. A gap has no bytes.
     """
@@ -108,6 +108,7 @@ class LogLine(models.Model):
         TOTAL = "total"
         UNREADABLE = "unreadable"
         GAP = "gap"
+        FOREIGN = "foreign"
 
     file = models.ForeignKey(LogFile, on_delete=models.CASCADE, related_name="lines")
     offset = models.BigIntegerField()

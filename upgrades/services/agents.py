@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from agent.messages import first_line_of
 from upgrades.adapters.agent_client import (
     AgentAddress,
     ApplicationNews,
@@ -172,7 +173,11 @@ def _take_part(application: Application, part: FilePart, now: datetime) -> int:
     )
     if part.state != "open":
         return _lose(file, part, now) if file is not None and file.state == "open" else 0
-    if file is None or file.state == "shrunk":
+    doubts = 0
+    if file is None:
+        file = _new_file(application, part)
+        doubts = _doubt_if_alike(file, now)
+    elif file.state == "shrunk":
         file = _new_file(application, part, file)
     if file.state == "gone":
         # It is back, under whatever name. Nobody asked for it from its cursor; the next poll does.
@@ -180,16 +185,38 @@ def _take_part(application: Application, part: FilePart, now: datetime) -> int:
         file.save(update_fields=["state"])
     if part.start != file.cursor:
         return 0  # an answer to an older question: what it holds is stored already, or comes again
-    return _read(application, file, part, now)
+    return doubts + _read(application, file, part, now)
 
 
-def _new_file(application: Application, part: FilePart, before: LogFile | None) -> LogFile:
+def _new_file(application: Application, part: FilePart, before: LogFile | None = None) -> LogFile:
     state = ParserState.initial(
         application_type=type_number(application.type), file_name=part.name, offset=part.start
     )
     file = before.next_generation() if before else LogFile(application=application, identity=part.file)
     file.name, file.cursor, file.parser_state = part.name[:300], part.start, state.to_json()
+    file.save()
     return file
+
+
+def _doubt_if_alike(file: LogFile, now: datetime) -> int:
+    """Say of a new file that begins with the line of one that is known: it may hold nothing but old lines.
+
+    The head of each segment has its own time, so a rotation alone gives no two files that begin alike.
+    """
+    begins_alike = LogFile.objects.filter(
+        application=file.application_id, identity__endswith=f"-{first_line_of(file.identity)}"
+    )
+    known = begins_alike.exclude(identity=file.identity).order_by("pk").first()
+    if known is None:
+        return 0
+    text = (
+        f"{file.name} begins with the same line as {known.name}: it is a copy, or that log on another device. "
+        "What stood there when the step began does not count"
+    )
+    LogLine.objects.create(
+        file=file, offset=0, length=0, kind=LogLine.Kind.FOREIGN, text=text[:4000], raw=b"", read_at=now
+    )
+    return 1
 
 
 def _lose(file: LogFile, part: FilePart, now: datetime) -> int:
@@ -230,7 +257,7 @@ def _read(application: Application, file: LogFile, part: FilePart, now: datetime
     LogLine.objects.bulk_create(rows, ignore_conflicts=True)
     crash("news.lines-stored")
     totals = [record for record in records if isinstance(record, ClientTotal)]
-    if totals:
+    if totals and not file.lines.filter(kind=LogLine.Kind.FOREIGN).exists():
         application.client_total, application.client_total_at = totals[-1].total, now
         application.save(update_fields=["client_total", "client_total_at"])
     return len(rows) + (was_behind != (file.unread > 0))

@@ -18,7 +18,7 @@ from upgrades.domain.event_rule import APPLICATION_STARTED
 from upgrades.domain.exposure import marks_due
 from upgrades.domain.freshness import has_passed, is_stale
 from upgrades.domain.procedure import Procedure
-from upgrades.domain.run import Watch, active_watches, baseline_marks, watched_totals
+from upgrades.domain.run import Watch, active_watches, baseline_marks, counts_from, watched_totals
 from upgrades.domain.run_events import RunEvent
 from upgrades.domain.run_state import RunState, watch_key
 from upgrades.models import Agent, Application, LogFile, LogLine, ProcessChange, Run
@@ -79,7 +79,7 @@ def _is_set_aside(state: RunState, watch: Watch, line: LogLine) -> bool:
 
 def _behind_watermark(run: Run, watch: Watch) -> Iterator[LogLine]:
     wanted = Q(kind=LogLine.Kind.EVENT, event__in=watch.events) | Q(
-        kind__in=(LogLine.Kind.GAP, LogLine.Kind.UNREADABLE)
+        kind__in=(LogLine.Kind.GAP, LogLine.Kind.UNREADABLE, LogLine.Kind.FOREIGN)
     )
     lines = (
         LogLine.objects.filter(
@@ -90,13 +90,19 @@ def _behind_watermark(run: Run, watch: Watch) -> Iterator[LogLine]:
         .select_related("file")
         .order_by("file_id", "offset", "id")
     )
+    begins: dict[str, int] = {}
     for line in lines.iterator():
+        place = line.file.place
+        if place not in begins:
+            begins[place] = counts_from(watch.watermark, place)
         if line.kind == LogLine.Kind.GAP:
             # What is lost may reach beyond the watermark, wherever it begins: all gaps count that came later.
             behind = line.pk > watch.watermark.get(e.GAPS, 0)
+        elif line.kind == LogLine.Kind.FOREIGN:
+            # It speaks of the whole file, though it stands at its head: it counts with the first line that does.
+            behind = place not in watch.watermark or line.file.cursor > begins[place]
         else:
-            # A file that the watermark does not name came into being after the step began.
-            behind = line.offset >= watch.watermark.get(line.file.place, 0)
+            behind = line.offset >= begins[place]
         if behind:
             yield line
 
@@ -150,12 +156,16 @@ def _totals(run: Run, procedure: Procedure, state: RunState) -> Iterator[RunEven
 
 
 def _last_total(run: Run, name: str, marks: Sequence[Mapping[str, int]]) -> LogLine | None:
-    """The last total of the server that stands behind a mark, newest file first; None without any mark."""
+    """The last total of the server that stands behind a mark, newest file first; None without any mark.
+
+    What may be of another server, or a copy, proves nothing here: nobody can set that doubt aside for a count.
+    """
     if not marks:
         return None
-    files = LogFile.objects.filter(application__environment=run.environment_id, application__name=name)
+    own = LogFile.objects.filter(application__environment=run.environment_id, application__name=name)
+    files = own.exclude(lines__kind=LogLine.Kind.FOREIGN)
     for file in files.defer("parser_state").order_by("-pk"):
-        begin = min(mark.get(file.place, 0) for mark in marks)
+        begin = min(counts_from(mark, file.place) for mark in marks)
         if file.cursor <= begin:
             continue  # as in most files of a server that has run for long: nothing was read behind the mark
         totals = LogLine.objects.filter(file=file, kind=LogLine.Kind.TOTAL, offset__gte=begin)

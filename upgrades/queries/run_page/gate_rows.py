@@ -329,13 +329,19 @@ def _then(sight: Sight, follow: Follow) -> str:
             return f"the run goes over to the procedure {procedure} and keeps what is done"
 
 
+_DOUBTS = {
+    Kind.GAP: "Part of the log could not be read",
+    Kind.FOREIGN: "A file that may not be this server's log",
+}
+
+
 def _doubts(sight: Sight, step: Step, result: RuleResult) -> tuple[Doubt, ...]:
     rows = []
     for item in result.doubts:
         ask = core.AskDeviation(
             step=step.id, visit=_visit(sight, step), what="doubt", doubt=item.seq, reason=ENOUGH
         )
-        what = "Part of the log could not be read" if item.kind is Kind.GAP else "A line of unknown format"
+        what = _DOUBTS.get(item.kind, "A line of unknown format")
         rows.append(
             Doubt(item.seq, what, item.text, sight.may(ask), asked(sight, step, "doubt", doubt=item.seq))
         )

@@ -131,7 +131,7 @@ def _server(event: e.LogEventSeen | e.LogDoubtful | e.ServerEnded | e.ClientTota
         case e.LogEventSeen():
             return f"{event.application} logs {event.event}", event.text, ""
         case e.LogDoubtful(doubt=doubt):
-            what = "A gap" if doubt == "gap" else "An unreadable line"
+            what = {"gap": "A gap", "foreign": "A doubtful file"}.get(doubt, "An unreadable line")
             return f"{what} in the log of {event.application}", event.text, "wait"
         case e.ServerEnded():
             return f"The process of {event.application} went away", event.text, "stop"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from django.db.models import QuerySet
@@ -25,6 +25,11 @@ from upgrades.queries.run_page.sight import Sight
 LINES = 50
 FILES = 2  # the newest of each server: after a rotation the lines go on in the next one
 
+DOUBTS = {
+    LogLine.Kind.GAP: "not read: ",
+    LogLine.Kind.UNREADABLE: "format not known: ",
+    LogLine.Kind.FOREIGN: "in doubt: ",
+}
 MODES = {
     "primary": "go",
     "backup": "",
@@ -198,7 +203,12 @@ def agent_lines(
 
 
 def _agent(
-    now: datetime, name: str, host: str, agent: Agent | None, files: Sequence[LogFile], marks: object
+    now: datetime,
+    name: str,
+    host: str,
+    agent: Agent | None,
+    files: Sequence[LogFile],
+    marks: Mapping[str, int] | None,
 ) -> AgentLine:
     if agent is None:
         return AgentLine(
@@ -209,7 +219,7 @@ def _agent(
     trouble = visible(agent.trouble)
     old = is_stale(agent.seen_at, now, watched=True)
     verdict = "unknown" if trouble or old else "met" if agent.seen_at else "waiting"
-    counted = marks.get(newest.place, 0) if newest is not None and isinstance(marks, dict) else None
+    counted = core.counts_from(marks, newest.place) if newest is not None and marks is not None else None
     return AgentLine(
         host,
         name,
@@ -277,9 +287,9 @@ def _kinds(sight: Sight) -> Kinds:
 
 def _tail_line(line: LogLine, file: LogFile, kinds: Kinds) -> TailLine:
     server = file.application.name
-    if line.kind in (LogLine.Kind.GAP, LogLine.Kind.UNREADABLE):
-        what = "not read: " if line.kind == LogLine.Kind.GAP else "format not known: "
-        return TailLine("", "", what + line.text, "gap", server)
+    doubt = DOUBTS.get(LogLine.Kind(line.kind))
+    if doubt is not None:
+        return TailLine("", "", doubt + line.text, "gap", server)
     number = line.event.partition("-")[2] or ("clients" if line.kind == LogLine.Kind.TOTAL else line.event)
     kind = kinds.get((file.place, line.offset), "")
     return TailLine(log_clock(line.logged_at)[:8], number, line.text, kind, server)
