@@ -3,6 +3,7 @@
 import psycopg
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from tests.factories import give, make_environment, make_user, stand_in
@@ -288,3 +289,108 @@ def test_a_group_that_loses_its_role_takes_it_from_its_members_now(send, place):
     members.follow_groups(person, ["change-team"])
     send(do="take-group", row=rule.pk)
     assert roles(person, environment) == set()
+
+
+def by_group(environment, giver, *groups, role="approver"):
+    for group in groups:
+        members.give_group(environment_id=environment.pk, group=group, role=role, by=giver)
+
+
+def test_whoever_gave_the_group_its_role_does_not_confirm_it(night, client):
+    anna, berta = (make_user("administrator", environment=night.environment) for _ in range(2))
+    by_group(night.environment, anna, "staff")
+    late = make_user()
+    members.follow_groups(late, ["staff"])
+    given = late.memberships.get()
+    confirm = {"environment_id": night.environment.pk, "membership_id": given.pk}
+    with pytest.raises(NotAllowed, match="Another administrator confirms"):
+        members.confirm_role(**confirm, by=anna)
+    for person, offered in ((anna, 0), (berta, 1)):
+        client.force_login(person)
+        page = client.get(f"/environments/{night.environment.pk}/members/").text
+        assert page.count('value="confirm"') == offered
+    members.confirm_role(**confirm, by=berta)
+    night.act(night.sign(), late)
+    assert night.kinds[-1] == "approval.signed"
+
+
+def test_nobody_gives_a_role_to_themselves_by_a_group(place):
+    environment, people = place
+    anna, berta = people["administrator"], make_user("administrator", environment=environment)
+    by_group(environment, anna, "staff")
+    members.follow_groups(anna, ["staff"])
+    assert roles(anna, environment) == {"administrator"}
+
+    by_group(environment, berta, "team")
+    members.follow_groups(anna, ["staff", "team"])
+    assert roles(anna, environment) == {"administrator", "approver"}
+    assert anna.memberships.get(role="approver").group == "team"
+    members.follow_groups(anna, ["staff"])
+    assert roles(anna, environment) == {"administrator"}
+
+
+def test_a_role_by_another_group_is_another_gift(night):
+    """The second administrator confirmed what the first one gave, not what the second one gave."""
+    anna, berta = (make_user("administrator", environment=night.environment) for _ in range(2))
+    by_group(night.environment, anna, "staff")
+    by_group(night.environment, berta, "team")
+    late = make_user()
+    members.follow_groups(late, ["staff", "team"])
+    given = late.memberships.get()
+    assert (given.group, given.given_by) == ("staff", f"user:{anna.pk}")
+    members.confirm_role(environment_id=night.environment.pk, membership_id=given.pk, by=berta)
+    members.follow_groups(late, ["team", "staff"])
+    assert late.memberships.get().confirmed_by == f"user:{berta.pk}"
+
+    members.follow_groups(late, ["team"])
+    given = late.memberships.get()
+    assert (given.group, given.given_by, given.confirmed_by) == ("team", f"user:{berta.pk}", "")
+    with pytest.raises(NotAllowed, match="after this run had started"):
+        night.act(night.sign(), late)
+
+
+def test_what_nobody_knows_the_giver_of_is_confirmed_by_nobody(place):
+    environment, people = place
+    GroupRole.objects.create(environment=environment, group="staff", role="approver")
+    late = make_user()
+    members.follow_groups(late, ["staff"])
+    row = {"environment_id": environment.pk, "membership_id": late.memberships.get().pk}
+    with pytest.raises(OutOfTurn, match="not known who gave"):
+        members.confirm_role(**row, by=people["administrator"])
+
+
+def test_the_upgrade_finds_who_gave_a_group_its_role(transactional_db):
+    environment = make_environment()
+    anna, berta = (make_user("administrator", environment=environment) for _ in range(2))
+    by_group(environment, anna, "staff")
+    GroupRole.objects.create(environment=environment, group="shell", role="operator")
+    alike, sound, unsure = (make_user() for _ in range(3))
+    for person, group in ((alike, "staff"), (sound, "staff"), (unsure, "shell")):
+        members.follow_groups(person, [group])
+    before = {person: person.memberships.get().given_at for person in (alike, sound, unsure)}
+    executor = MigrationExecutor(connection)
+    newest = executor.loader.graph.leaf_nodes("upgrades")
+    executor.migrate([("upgrades", "0016_one_index_of_events")])
+    try:
+        assert set(Membership.objects.exclude(group="").values_list("given_by", flat=True)) == {
+            "system:provider"
+        }
+        for person, by in ((alike, anna), (sound, berta), (unsure, berta)):
+            person.memberships.update(confirmed_by=f"user:{by.pk}")
+        known = len(entries(environment))
+    finally:
+        MigrationExecutor(connection).migrate(newest)
+
+    assert dict(GroupRole.objects.values_list("group", "given_by")) == {
+        "staff": f"user:{anna.pk}",
+        "shell": "",
+    }
+    assert {person: person.memberships.get().given_at for person in before} == before
+    found = [person.memberships.get() for person in (alike, sound, unsure)]
+    assert [row.given_by for row in found] == [f"user:{anna.pk}", f"user:{anna.pk}", ""]
+    assert [row.confirmed_by for row in found] == ["", f"user:{berta.pk}", ""]
+    told = [(entry.kind, entry.body["user"], entry.by.id) for entry in entries(environment)[known:]]
+    anew = [f"user:{person.pk}" for person in (alike, unsure)]
+    assert sorted(told) == sorted(
+        (kind, who, "system") for kind in ("role.given", "role.taken") for who in anew
+    )

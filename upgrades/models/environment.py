@@ -160,8 +160,9 @@ class Target(models.Model):
 class Membership(models.Model):
     """A person's role in an environment (design.md section 7). An auditor has no other role there: a trigger sees to it.
 
-    `group` names the provider's group that it follows (services/members.py); empty where a person gave it. A role to sign
-    counts in runs that start after `given_at`, or in all once a second administrator has confirmed it.
+    `group` names the provider's group that it follows (services/members.py); empty where a person gave it. Then
+    `given_by` is whoever gave the group its role. A role to sign counts in runs that start after `given_at`, or in all
+    once a second administrator has confirmed it.
     """
 
     class Role(models.TextChoices):
@@ -195,11 +196,17 @@ class Membership(models.Model):
 
 
 class GroupRole(models.Model):
-    """What a group of the sign-in provider may do in an environment. Only this table turns groups into roles."""
+    """What a group of the sign-in provider may do in an environment. Only this table turns groups into roles.
+
+    Whoever gave it the role does not have it by this group: nobody gives a role to themselves.
+    """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="group_roles")
     group = models.CharField(max_length=200)
     role = models.CharField(max_length=20, choices=Membership.Role.choices)
+    given_by = models.CharField(
+        max_length=40, blank=True, help_text="As that of a membership; empty where nobody knows."
+    )
 
     class Meta:
         ordering = ("group", "role")

@@ -2,11 +2,12 @@
 
 The database puts each change on the register (book `access/<environment>`), whoever makes it. What is taken acts at the
 next request, and open pages are told at once. A role given while a run is under way signs nothing in that run until a
-second administrator has confirmed it (trust.md 10.1).
+second administrator has confirmed it (trust.md 10.1). Whoever gives a group its role gives it to each of its members.
 """
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Iterable
 
@@ -21,6 +22,8 @@ from upgrades.models import Environment, GroupRole, Membership
 from upgrades.services.people import actor_for, actor_id
 from upgrades.services.runs import NoSuchRun
 from upgrades.services.sign_in import announce_person
+
+logger = logging.getLogger(__name__)
 
 ADMINISTRATOR = Membership.Role.ADMINISTRATOR.value
 AUDITOR = Membership.Role.AUDITOR.value
@@ -95,9 +98,15 @@ def confirm_role(*, environment_id: int, membership_id: int, by: AbstractUser) -
     membership = _membership(environment, membership_id)
     if membership.confirmed_by:
         raise OutOfTurn("This role is confirmed already.")
+    if not membership.given_by:
+        raise OutOfTurn(
+            "It is not known who gave this role, so nobody can confirm it as a second person. Take it, from the group if "
+            "it came by one, and give it again."
+        )
     if actor_id(by) in (membership.given_by, actor_id(membership.user)):
         raise NotAllowed(
-            "Another administrator confirms a role: neither its giver nor the person who has it."
+            "Another administrator confirms a role: neither whoever gave it, to the person or to the group, nor the "
+            "person who has it."
         )
     membership.confirmed_by = actor_id(by)
     membership.save(update_fields=["confirmed_by"])
@@ -129,14 +138,16 @@ def _administered(environment_id: int, by: AbstractUser) -> Environment:
 
 @transaction.atomic
 def give_group(*, environment_id: int, group: str, role: str, by: AbstractUser) -> None:
-    """From now on members of the provider's group have the role; it reaches each at their next sign-in."""
+    """From now on members of the provider's group have the role; it reaches each but `by` at their next sign-in."""
     environment = _administered(environment_id, by)
     group = unicodedata.normalize("NFKC", group).strip()
     if not group or len(group) > 200 or not group.isprintable():
         raise BadInput("Write the group's name as the provider sends it, 200 characters at most.", "group")
     if role not in Membership.Role.values:
         raise BadInput("This is no role. Choose one of the list.", "role")
-    _, is_new = GroupRole.objects.get_or_create(environment=environment, group=group, role=role)
+    _, is_new = GroupRole.objects.get_or_create(
+        environment=environment, group=group, role=role, defaults={"given_by": actor_id(by)}
+    )
     if not is_new:
         raise OutOfTurn(f"The group {group} has the role {role} already.")
 
@@ -160,18 +171,18 @@ def follow_groups(person: AbstractUser, groups: Iterable[str]) -> None:
     """Bring the roles that the person has by groups in line with the groups that the provider told just now.
 
     Roles that people gave stay as they are. An auditor gets no other role by a group, nor does a group make anybody with
-    another role an auditor: where both would hold, the later one is left out.
+    another role an auditor: where both would hold, the later one is left out. Nobody gets by a group what they gave to it
+    themselves. Where another group is the reason for a role from now on, it goes and comes anew, unconfirmed.
     """
-    names = {unicodedata.normalize("NFKC", group).strip() for group in groups}
-    rules = list(GroupRole.objects.filter(group__in=names).order_by("environment_id", "role", "group"))
-    wanted = {(rule.environment_id, rule.role): rule.group for rule in rules}
+    giving = _rules_for(person, groups)
     register.acting(PROVIDER)
     changed = False
     for membership in Membership.objects.filter(user_id=person.pk).exclude(group=""):
-        if wanted.get((membership.environment_id, membership.role)) is None:
+        rules = giving.get((membership.environment_id, membership.role), ())
+        if (membership.group, membership.given_by) not in [(rule.group, rule.given_by) for rule in rules]:
             membership.delete()
             changed = True
-    for (environment_id, role), group in wanted.items():
+    for (environment_id, role), (rule, *_) in giving.items():
         held = set(
             Membership.objects.filter(environment_id=environment_id, user_id=person.pk).values_list(
                 "role", flat=True
@@ -180,7 +191,29 @@ def follow_groups(person: AbstractUser, groups: Iterable[str]) -> None:
         if role in held or (held and (role == AUDITOR or AUDITOR in held)):
             continue
         Membership.objects.create(
-            environment_id=environment_id, user_id=person.pk, role=role, group=group, given_by=PROVIDER.id
+            environment_id=environment_id,
+            user_id=person.pk,
+            role=role,
+            group=rule.group,
+            given_by=rule.given_by,
         )
     if changed:
         announce_person(person.pk)
+
+
+def _rules_for(person: AbstractUser, groups: Iterable[str]) -> dict[tuple[int, str], list[GroupRole]]:
+    """What gives the person a role by one of `groups`, by environment and role; nothing that they gave themselves."""
+    names = {unicodedata.normalize("NFKC", group).strip() for group in groups}
+    found: dict[tuple[int, str], list[GroupRole]] = {}
+    for rule in GroupRole.objects.filter(group__in=names).order_by("environment_id", "role", "group"):
+        if rule.given_by == actor_id(person):
+            logger.info(
+                "user %s does not get the role %s in environment %s by the group %s, for they gave it to the group",
+                person.pk,
+                rule.role,
+                rule.environment_id,
+                rule.group,
+            )
+            continue
+        found.setdefault((rule.environment_id, rule.role), []).append(rule)
+    return found
