@@ -227,3 +227,21 @@ def test_a_right_in_another_environment_does_not_help_here(at_stop_old):
     stranger = make_user("approver", environment=other, is_superuser=True)
     with pytest.raises(runs.NoSuchRun):
         at_stop_old.act(at_stop_old.sign(), stranger, command_id=uuid4())
+
+
+@pytest.mark.parametrize("shut", [False, True], ids=["without a role", "account shut"])
+def test_whoever_is_here_no_more_signs_nothing_by_a_group_in_which_the_name_stayed(db, shut):
+    night = at_the_point_of_no_return(
+        Night(policies={"point-of-no-return": {"needs": [{"group": "database", "signatures": 1}]}})
+    )
+    expert = make_user("author", environment=night.environment)
+    groups = {"database": [f"user:{expert.pk}"]}
+    night.environment.policies |= {"people": {"groups": groups, "deputies": []}}
+    night.environment.save(update_fields=["policies"])
+    if shut:
+        expert.is_active = False
+        expert.save(update_fields=["is_active"])
+    else:
+        expert.memberships.all().delete()
+    with pytest.raises(runs.NoSuchRun):
+        night.act(night.sign(), expert)

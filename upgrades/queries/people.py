@@ -77,10 +77,11 @@ def actor_with(user: AbstractUser, roles: Iterable[Held], environment: Environme
 
 def _actor(person: str, name: str, roles: Iterable[Held], people: People) -> Actor:
     mine = sorted(roles)
+    groups = people.groups_of(person) if mine else ()  # a name that stayed in a group gives nothing by itself
     return Actor(
         id=person,
         name=name,
-        roles=(*(one.role for one in mine), *people.groups_of(person)),
+        roles=(*(one.role for one in mine), *groups),
         unconfirmed=tuple((one.role, one.given_at) for one in mine if not one.is_confirmed),
     )
 
