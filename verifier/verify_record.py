@@ -115,6 +115,10 @@ class Key:
         if raw[:1] != b"\x01" or len(self.public) != 32 or self.id.hex() != identifier:
             raise CannotCheck("“%s” is no Ed25519 key, or it was cut off." % text.strip()[:80])
 
+    def is_named_in(self, note):
+        """Whether a signature of the note says that it is this key's; `signed` tells whether that is true."""
+        return any(name == self.name and identifier == self.id for name, identifier, _ in note.signatures)
+
     def signed(self, note):
         return any(
             name == self.name
@@ -269,7 +273,7 @@ def check(bundle, keys, kept, say):
         check_signature(note, keys, bundle, findings)
         check_seals(note, seals, manifest.get("run"), hashes, findings)
     if kept:
-        check_kept(kept, note, keys or _keys_of(bundle), manifest.get("run"), hashes, exported, findings)
+        check_kept(kept, note, keys, bundle, manifest.get("run"), hashes, exported, findings)
     check_procedures(bundle, findings)
     check_evidence(bundle, findings)
     check_files(bundle, manifest, findings)
@@ -412,16 +416,26 @@ def _differs(who, subject, seq, head, run, hashes, trusted):
     return ""
 
 
-def check_kept(kept, note, keys, run, hashes, exported, findings):
-    """Against checkpoints that the auditor kept: they cannot have been changed by whoever changed the database."""
-    seen, trusted = {}, 0
+def check_kept(kept, note, own_keys, bundle, run, hashes, exported, findings):
+    """Against checkpoints that the auditor kept: they cannot have been changed by whoever changed the database.
+
+    A key may have been replaced since the export. Without keys of the auditor's own, the signature of a newer checkpoint
+    that names a key unknown to the bundle cannot be checked. What it saw is compared all the same.
+    """
+    seen, trusted, unchecked = {}, 0, []
+    keys = own_keys or _keys_of(bundle)
     for text, leaves in kept:
         try:
             own = Note(text)
         except ValueError as mistake:
             findings.bad("kept checkpoint: %s" % mistake)
             return
-        wrong = signature_mistake(own, keys, pinned=True)
+        is_newer = note is None or own.number > note.number
+        if is_newer and not own_keys and not any(key.is_named_in(own) for key in keys):
+            unchecked.append(own.number)
+            wrong = ""
+        else:
+            wrong = signature_mistake(own, keys, pinned=True)
         before = seen.get(own.number - 1)
         if not wrong and seen.get(own.number, own).text != text:
             wrong = "you have two of this number: the database was set back between them"
@@ -449,6 +463,13 @@ def check_kept(kept, note, keys, run, hashes, exported, findings):
         findings.bad(
             "checkpoint %d: the bundle was exported after it and does not know it: the database had been set back"
             % (note.number + 1 if note else 1)
+        )
+        return
+    if unchecked:
+        findings.not_sure(
+            "checkpoint %d that you kept is newer than the bundle's and signed by a key that did not come with the bundle, as "
+            "after a key was replaced: its signature could not be checked. Put every key that you were given into the file of "
+            "--key, a line each" % min(unchecked)
         )
         return
     findings.fine("the %d checkpoints that you kept agree with the bundle" % len(seen))

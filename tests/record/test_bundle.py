@@ -10,7 +10,7 @@ from django.utils import timezone
 from tests.record.scene import ORIGIN, attach, note
 from tests.record.tampering import chain_of, edited, file_of, lines_of
 from upgrades.adapters.signing_key import make_key
-from upgrades.domain.checkpoint import NOBODY, Checkpoint, Tree
+from upgrades.domain.checkpoint import NOBODY, Checkpoint, Tree, read_note
 from upgrades.models import RegisterEntry
 from upgrades.services.exports import export_bundle
 from upgrades.services.runs import NoSuchRun
@@ -288,8 +288,6 @@ def test_a_checkpoint_of_an_old_key_after_its_end_is_refused(stage, vault, expor
         lines = seals["note"].split("\n")
         number = int(lines[3].split(" ")[1])
         assert number == 2
-        from upgrades.domain.checkpoint import read_note
-
         seals["note"] = old.note(read_note(seals["note"]).checkpoint)
         return json.dumps(seals).encode()
 
@@ -320,6 +318,80 @@ def test_a_record_that_was_set_back_is_found_by_kept_checkpoints(
         in said
     )
     assert verify(yesterday, "--key", key, "--checkpoints", kept)[0] == 0
+
+
+@pytest.fixture
+def replaced(stage, vault, exported, tmp_path):
+    """A bundle of before the key was replaced; checkpoints were kept before and after that. The file of both keys."""
+    vault.sign()
+    bundle, keys = exported(stage), [vault.key.public.text]
+    note(stage)
+    vault.new_key("second")
+    vault.sign(timezone.now() + timedelta(minutes=6))
+    both = tmp_path / "both.txt"
+    both.write_text("\n".join([*keys, vault.key.public.text]) + "\n")
+    return bundle, both
+
+
+def test_a_key_replaced_after_the_export_breaks_no_record(replaced, vault, verify):
+    bundle, both = replaced
+    code, said = verify(bundle, "--checkpoints", vault.file)
+    assert code == 2
+    assert "The record holds together, but checkpoint 2 that you kept is newer than the bundle's" in said
+    assert verify(bundle, "--checkpoints", vault.file, "--key", both)[0] == 0
+
+
+@pytest.mark.parametrize("seals", [b"{}", None], ids=["without a checkpoint", "with its own"])
+def test_a_record_rewritten_before_the_key_was_replaced_is_found_by_what_was_kept(
+    replaced, vault, verify, tmp_path, seals
+):
+    """Also where the forger takes the checkpoint and the keys away, so that no kept one has a key that is known."""
+    with zipfile.ZipFile(replaced[0]) as files:
+        texts = lines_of(files.read("events.jsonl"))
+    texts[0] = texts[0].replace("CHG0042317", "CHG0042318")
+    changes = {"events": file_of(texts), "chain": chain_of(texts)}
+    if seals is not None:
+        stranger = make_key(tmp_path / "forger", ORIGIN).public.text
+        changes |= {"seals": seals, "keys": f"1 {stranger}\n".encode()}
+    code, said = verify(edited(replaced[0], tmp_path / "forged.zip", **changes), "--checkpoints", vault.file)
+    assert code == 1
+    assert "was written anew: checkpoint 1" in said
+
+
+def test_a_kept_checkpoint_that_the_bundle_should_know_needs_a_key_that_it_has(
+    replaced, vault, verify, tmp_path
+):
+    """A bundle that was signed anew under a key of the forger's own, with kept ones of the same numbers."""
+    forger = make_key(tmp_path / "forger", ORIGIN)
+
+    def signed_anew(content):
+        seals = json.loads(content)
+        seals["note"] = forger.note(read_note(seals["note"]).checkpoint)
+        return json.dumps(seals).encode()
+
+    forged = edited(
+        replaced[0],
+        tmp_path / "forged.zip",
+        seals=signed_anew,
+        keys=f"1 {forger.public.text}\n".encode(),
+    )
+    code, said = verify(forged, "--checkpoints", vault.file)
+    assert code == 1
+    assert "kept checkpoint 1: its signature is wrong" in said
+
+
+def test_a_kept_checkpoint_with_a_wrong_signature_of_a_known_key_is_refused(
+    stage, vault, exported, verify, tmp_path
+):
+    vault.sign()
+    bundle = exported(stage)
+    note(stage)
+    vault.sign(timezone.now() + timedelta(minutes=6))
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text(vault.file.read_text().replace("number 2\\n", "number 3\\n"))
+    code, said = verify(bundle, "--checkpoints", kept)
+    assert code == 1
+    assert "kept checkpoint 3: its signature is wrong" in said
 
 
 def test_kept_checkpoints_that_agree_are_counted(bundle, vault, verify, key):
