@@ -551,7 +551,9 @@ def test_after_a_silence_the_same_answer_is_told_again(real_night):
     assert real_night.verdict("replace-folder", "stopped").is_met
     asked = polling.plan(agent, loop.token)
     with patch.object(loop, "client") as client, patch.object(polling, "RETRY", 0.0):
-        client.poll = AsyncMock(side_effect=AgentTrouble("unreachable", "fra-cfg-02", "It cannot be reached.", ""))
+        client.poll = AsyncMock(
+            side_effect=AgentTrouble("unreachable", "fra-cfg-02", "It cannot be reached.", "")
+        )
         asyncio.run(loop.poll(agent, asked))
     Agent.objects.filter(pk=agent).update(trouble_since=timezone.now() - timedelta(seconds=10))
     real_night.advance()

@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('upgrades', '0016_one_index_of_events'),
+        ('upgrades', '0017_who_gave_groups'),
     ]
 
     operations = [
