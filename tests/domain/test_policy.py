@@ -233,6 +233,9 @@ def test_lines_are_read_and_written_back():
         (lambda text, _: read_groups(text, {"n": "1"}), "a: n\na: n"),
         (lambda text, _: read_deputies(text, {}), "nina by oskar"),
         (lambda text, _: read_deputies(text, {"n": "1", "o": "2"}), "n by o from 2026-13-01 to 2026-12-01"),
+        (lambda text, _: read_deputies(text, {"n": "1", "o": "2"}), "n by o from 2026-12-01 to 9999-12-31"),
+        (lambda text, _: read_deputies(text, {"n": "1", "o": "2"}), "n by o from 1999-12-31 to 2026-12-01"),
+        (read_needs, f"{'9' * 5000} role approver"),
     ],
 )
 def test_what_is_not_understood_is_refused(read, text):

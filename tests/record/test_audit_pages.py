@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -125,6 +125,7 @@ NARROWED = [
     ({"since": "2100-01-01"}, 0),
     ({"until": "2000-01-01"}, 0),
     ({"since": "2000-01-01", "until": "2100-01-01"}, 2),
+    ({"since": "0001-01-01", "until": "9999-12-31"}, 2),
     ({"status": "nonsense"}, 2),
     ({"since": "2100-02-30"}, 2),
 ]
@@ -146,6 +147,30 @@ def test_a_search_is_saved_used_and_forgotten(auditor, stage):
     search = SavedSearch.objects.get()
     auditor.post("/audit/searches/", {"forget": f"{search.pk}"})
     assert not SavedSearch.objects.exists()
+
+
+def test_a_day_has_all_of_its_moments_and_none_of_the_next(auditor, stage):
+    for late, count in ((timedelta(days=1, microseconds=-1), 1), (timedelta(days=1), 0)):
+        with as_owner("upgrades_registerentry") as sql:
+            sql("UPDATE upgrades_registerentry SET at = %s", datetime(2026, 3, 1, tzinfo=UTC) + late)
+        assert auditor.get("/audit/", {"until": "2026-03-01"}).context["shown"].count == count
+    for path in ("/audit/duties/", "/audit/access/", "/audit/reads/"):
+        assert auditor.get(path, {"since": "0001-01-01", "until": "9999-12-31"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "leads_to"),
+    [
+        ({"forget": "9" * 5000}, "/audit/"),
+        ({"forget": "9" * 50}, "/audit/"),
+        ({"name": "Two lines", "query": "a\nb"}, "/audit/?a%0Ab"),
+        ({"name": "Umlaut", "query": "person=J\u00fcrgen"}, "/audit/?person=J%C3%BCrgen"),
+    ],
+)
+def test_whatever_is_sent_as_a_search_leads_back_to_the_list(auditor, stage, sent, leads_to):
+    answer = auditor.post("/audit/searches/", sent)
+    assert (answer.status_code, answer["Location"]) == (302, leads_to)
+    assert auditor.get(leads_to).status_code == 200
 
 
 def test_nobody_forgets_the_search_of_another(auditor, client, stage):

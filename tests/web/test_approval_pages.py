@@ -287,6 +287,31 @@ def test_policies_are_proposed_and_confirmed_on_their_page(stage, as_):
     assert "Confirmed" in text_of(client.get(url))
 
 
+@pytest.mark.parametrize(
+    ("field", "typed"),
+    [
+        ("point-of-no-return-needs", f"{'9' * 5000} role approver"),
+        ("deputies", "{approver} by {second} from 2026-12-01 to 9999-12-31"),
+    ],
+)
+def test_a_number_or_day_beyond_all_bounds_is_told_at_its_field(stage, as_, field, typed):
+    administrator = stage.person("administrator", "Ada", "Moor")
+    url = f"/environments/{stage.environment.pk}/policies/"
+    people = {name: getattr(stage, name).username for name in ("approver", "second")}
+    sent = {
+        "do": "propose",
+        "point-of-no-return-stated": "on",
+        "point-of-no-return-needs": "1 role approver",
+        "reason": REASON,
+        "holder": "shown",
+        field: typed.format(**people),
+    }
+    answer = as_(administrator).post(url, sent)
+    assert answer.status_code == 400
+    assert field in answer.context["propose"].errors
+    assert REASON in answer.text
+
+
 def test_a_line_that_is_not_understood_is_told_at_its_field(stage, as_):
     administrator = stage.person("administrator", "Sofia", "Costa")
     url = f"/environments/{stage.environment.pk}/policies/"

@@ -186,6 +186,19 @@ def test_looking_again_starts_nothing_and_asks_what_follows_from_the_answers(cli
     assert not Run.objects.exists()
 
 
+@pytest.mark.parametrize("digits", [50, 5000])
+def test_a_server_of_an_endless_number_is_none_of_those_here(client, environment, operator, digits):
+    typed = answers(environment, **{"role-new": "9" * digits, "reason": "Typed before."})
+
+    looked = client.post(address(environment), typed | {"look": "1"})
+    started = client.post(address(environment), typed)
+
+    assert (looked.status_code, started.status_code) == (200, 400)
+    assert "Typed before." in looked.text
+    assert "role-new" in started.context["form"].errors
+    assert not Run.objects.exists()
+
+
 def test_without_a_simulator_there_is_no_rehearsal_and_the_dialog_says_why(
     client, environment, operator, settings
 ):

@@ -10,9 +10,10 @@ from typing import Any
 from upgrades.domain.policy import GROUP, Deputy, People, Policy
 from upgrades.domain.refusal import BadInput
 
-_NEED = re.compile(r"(-?\d+)\s+(role|group)\s+([a-z][a-z0-9-]*)")
+_NEED = re.compile(r"(-?\d{1,9})\s+(role|group)\s+([a-z][a-z0-9-]*)")
 _GROUP = re.compile(r"([a-z][a-z0-9-]*)\s*:\s*(.*)")
 _DEPUTY = re.compile(r"(\S+)\s+by\s+(\S+)\s+from\s+(\d{4}-\d{2}-\d{2})\s+to\s+(\d{4}-\d{2}-\d{2})", re.ASCII)
+FIRST_YEAR, LAST_YEAR = 2000, 2099  # of deputies: a day beyond them is a slip of the hand
 
 Names = Mapping[str, str]  # name of sign-in -> id
 
@@ -105,6 +106,11 @@ def _id(name: str, names: Names, field: str) -> str:
 
 def _day(text: str) -> datetime:
     try:
-        return datetime.combine(datetime.fromisoformat(text).date(), time(), UTC)
+        day = datetime.combine(datetime.fromisoformat(text).date(), time(), UTC)
     except ValueError:
         raise BadInput(f"{text} is no day.", "deputies") from None
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise BadInput(
+            f"{text} lies outside the years {FIRST_YEAR} to {LAST_YEAR}. Write another day.", "deputies"
+        )
+    return day

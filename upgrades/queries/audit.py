@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from django.contrib.auth.models import AbstractUser
@@ -118,7 +118,7 @@ def entries_of(environments: Iterable[Environment], filters: Filters) -> QuerySe
     if filters.since is not None:
         entries = entries.filter(at__gte=datetime.combine(filters.since, time(), UTC))
     if filters.until is not None:
-        entries = entries.filter(at__lt=datetime.combine(filters.until, time(), UTC) + timedelta(days=1))
+        entries = entries.filter(at__lte=datetime.combine(filters.until, time.max, UTC))
     return _by_run(entries, filters)
 
 

@@ -49,7 +49,7 @@ class Period:
         if self.since:
             found &= Q(**{f"{field}__gte": datetime.combine(self.since, time(), UTC)})
         if self.until:
-            found &= Q(**{f"{field}__lt": datetime.combine(self.until, time(), UTC) + timedelta(days=1)})
+            found &= Q(**{f"{field}__lte": datetime.combine(self.until, time.max, UTC)})
         return found
 
     def has(self, at: datetime) -> bool:

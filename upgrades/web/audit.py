@@ -13,6 +13,7 @@ from django.contrib.auth.models import AbstractUser
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.encoding import iri_to_uri
 from django.views.decorators.http import require_POST, require_safe
 
 from upgrades.domain.refusal import BadInput, Refused
@@ -158,7 +159,7 @@ def keep_search(request: HttpRequest) -> HttpResponse:
     query = request.POST.get("query", "")
     if "forget" in request.POST:
         forget = request.POST["forget"]
-        if forget.isascii() and forget.isdigit():
+        if forget.isascii() and forget.isdigit() and len(forget) < 19:
             delete_search(person(request), int(forget))
         return redirect("audit")
     try:
@@ -167,7 +168,7 @@ def keep_search(request: HttpRequest) -> HttpResponse:
         messages.error(request, refusal.message)
     response = redirect("audit")
     if query:
-        response.headers["Location"] += f"?{query}"
+        response.headers["Location"] += f"?{iri_to_uri(query)}"
     return response
 
 

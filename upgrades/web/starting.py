@@ -239,7 +239,11 @@ def _dialog(
         environment,
         text,
         person(request),
-        bindings={role: int(value) for role, value in chosen.items() if value.isascii() and value.isdigit()},
+        bindings={
+            role: int(value)
+            for role, value in chosen.items()
+            if value.isascii() and value.isdigit() and len(value) < 19
+        },
         answers={item.name: typed.get(f"parameter-{item.name}", "") for item in text.parameters},
     )
 
