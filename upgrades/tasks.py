@@ -20,6 +20,7 @@ from upgrades.services import (
     polling,
     retention,
     runs,
+    sign_in,
     tokens,
 )
 
@@ -73,6 +74,7 @@ def tick() -> None:
     environment_rules.check_due()
     operation.forget_old(timezone.now())
     tokens.forget_answers()
+    sign_in.forget_sessions(timezone.now())
     if notice_sending.is_due(timezone.now()):
         send_notices.delay()
     notices.look_at_clock(timezone.now())

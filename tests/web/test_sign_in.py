@@ -2,14 +2,19 @@
 
 import re
 import time
+from datetime import timedelta
 
 import pytest
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import IntegrityError, transaction
 from django.test import Client
+from django.utils import timezone
 
 from tests.factories import give, make_environment, make_user
 from upgrades.models import SignedIn
+from upgrades.services.sign_in import forget_sessions
+from upgrades.tasks import tick
 from upgrades.web.sign_in import BY_THE_PAGE
 
 pytestmark = pytest.mark.django_db
@@ -128,6 +133,22 @@ def test_a_session_ends_when_it_is_old_or_was_not_used(client, nina, times, stat
     session.save()
     assert client.get("/").status_code == status
     assert (client.get("/").status_code == 302) is (status == 302)
+
+
+def test_a_session_of_a_stranger_is_kept_for_an_hour_and_one_that_is_over_no_longer(client, nina):
+    for _ in range(3):
+        Client().get("/sign-in/passkey/", headers={"Accept": "application/json"})
+    client.get("/sign-in/passkey/", headers={"Accept": "application/json"})
+    sign_in(client)
+    assert Session.objects.count() == 4
+    forget_sessions(timezone.now() + timedelta(minutes=61))
+    assert [session.get_decoded()["_auth_user_id"] for session in Session.objects.all()] == [str(nina.pk)]
+    forget_sessions(timezone.now() + timedelta(hours=9))
+    assert client.get("/").status_code == 200
+
+    Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1))
+    tick()
+    assert not Session.objects.exists()
 
 
 @pytest.mark.parametrize(
