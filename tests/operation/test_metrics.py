@@ -19,7 +19,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.factories import make_environment, make_user, publish, start
 from tests.services.fake_agent import FILE, FakeAgent, news, part
 from upgrades.adapters.agent_client import Origin
-from upgrades.models import Agent, GateOpening, Heartbeat, LogFile, LogLine, RunBurden
+from upgrades.models import (
+    Agent,
+    Environment,
+    GateOpening,
+    Heartbeat,
+    LogFile,
+    LogLine,
+    RunBurden,
+    RunRequest,
+)
 from upgrades.services import operation, polling
 from upgrades.services.agents import take_news
 
@@ -176,6 +185,43 @@ def test_runs_and_exposures_are_counted_and_rehearsals_are_not():
     told = scrape()
     assert ("runbook_runs_open", "running") not in told
     assert told["runbook_exposures_open",] == 0
+
+
+@pytest.mark.django_db
+def test_nothing_of_a_copy_for_rehearsals_is_counted():
+    """Not its agents, rules and requests, not how its gates opened, not its logs: nobody is to be woken for a practice."""
+    environment, now = make_environment(), timezone.now()
+    run = start(environment, make_user("operator", environment=environment))
+    Agent.objects.update(due_at=now - timedelta(seconds=90))
+    Environment.objects.update(rules_due_at=now - timedelta(seconds=90))
+    RunRequest.objects.create(
+        run_id=run, environment=environment, kind="approval", step="x", since=now, due_at=now
+    )
+    GateOpening.objects.create(run_id=run, step="x", gate="y", read_at=now, opened_at=now, on_host=60.0)
+    file = LogFile.objects.create(
+        application=environment.applications.first(), identity="f", name="x.log", size=5000
+    )
+    LogLine.objects.create(file=file, offset=0, length=0, kind="gap", text="lost", raw=b"", read_at=now)
+    counted = {
+        ("runbook_queue_waiting", "agents"): 3,
+        ("runbook_queue_waiting", "rules"): 1,
+        ("runbook_queue_waiting", "requests"): 1,
+        ("runbook_gates_opened_last_hour",): 1,
+        ("runbook_log_lag_bytes",): 5000,
+        ("runbook_log_lag_worst_bytes",): 5000,
+        ("runbook_log_gaps_last_hour",): 1,
+    }
+    told = scrape()
+    assert {name: told[name] for name in counted} == counted
+
+    environment.rehearsal_of = make_environment("Lab · Berlin")
+    environment.save()
+    environment.runs.update(rehearsal=True)
+    Agent.objects.exclude(environment=environment).update(due_at=None)
+    Environment.objects.exclude(pk=environment.pk).update(rules_due_at=None)
+    told = scrape()
+    assert {name: told[name] for name in counted} == dict.fromkeys(counted, 0)
+    assert ("runbook_gate_latency_seconds", "1", "written") not in told
 
 
 @pytest.mark.django_db

@@ -103,8 +103,9 @@ SELECT 'agents' AS kind, count(*) AS waiting, min(due_at) AS oldest FROM upgrade
     WHERE rehearsal_of_id IS NULL AND due_at <= %(now)s AND (lease_until IS NULL OR lease_until < %(now)s)
 UNION ALL SELECT 'rules', count(*), min(rules_due_at) FROM upgrades_environment
     WHERE rehearsal_of_id IS NULL AND rules_due_at <= %(now)s
-UNION ALL SELECT 'requests', count(*), min(due_at) FROM upgrades_runrequest
-    WHERE due_at <= %(now)s AND NOT closed
+UNION ALL SELECT 'requests', count(*), min(request.due_at) FROM upgrades_runrequest AS request
+    JOIN upgrades_run AS run ON run.id = request.run_id
+    WHERE NOT run.rehearsal AND request.due_at <= %(now)s AND NOT request.closed
 UNION ALL SELECT 'checkpoints', count(*), min(at) FROM upgrades_checkpointdelivery
     JOIN upgrades_checkpoint ON number = checkpoint_id WHERE done_at IS NULL
 UNION ALL SELECT 'notices', count(*), min(next_at) FROM upgrades_noticedelivery
@@ -133,7 +134,8 @@ _OPENINGS = """
 SELECT count(*), percentile_disc(%(quantiles)s) WITHIN GROUP (ORDER BY news),
     percentile_disc(%(quantiles)s) WITHIN GROUP (ORDER BY news + on_host)
 FROM (SELECT extract(epoch FROM opened_at - read_at)::float8 AS news, on_host
-      FROM upgrades_gateopening WHERE opened_at > %(since)s) AS opened
+      FROM upgrades_gateopening JOIN upgrades_run ON upgrades_run.id = run_id
+      WHERE NOT rehearsal AND opened_at > %(since)s) AS opened
 """
 
 
@@ -167,9 +169,16 @@ class Logs:
 
 
 _LOGS = """
+WITH gap AS MATERIALIZED (
+    SELECT file_id FROM upgrades_logline WHERE kind = 'gap' AND read_at > %(since)s),
+file AS NOT MATERIALIZED (
+    SELECT log.id, log.size, log.cursor, log.state FROM upgrades_logfile AS log
+    JOIN upgrades_application ON upgrades_application.id = log.application_id
+    JOIN upgrades_environment ON upgrades_environment.id = environment_id
+    WHERE rehearsal_of_id IS NULL)
 SELECT coalesce(sum(greatest(size - cursor, 0)), 0)::int8 AS lag, coalesce(max(size - cursor), 0) AS worst_lag,
-    (SELECT count(*) FROM upgrades_logline WHERE kind = 'gap' AND read_at > %(since)s) AS gaps
-FROM upgrades_logfile WHERE state = 'open'
+    (SELECT count(*) FROM gap JOIN file ON file.id = file_id) AS gaps
+FROM file WHERE state = 'open'
 """
 
 
