@@ -9,7 +9,7 @@ from tests.factories import frankfurt, give, make_environment, make_user, server
 from tests.web.run_scene import Stage
 from upgrades.domain import run as core
 from upgrades.domain.freshness import IDLE, SLACK, WATCHED
-from upgrades.models import Agent, Heartbeat, LogFile, LogLine, Run
+from upgrades.models import Agent, CheckpointWatch, Heartbeat, LogFile, LogLine, Run
 from upgrades.queries import operation as asked
 from upgrades.services import operation
 
@@ -168,6 +168,26 @@ def test_the_live_part_is_sent_again_only_when_something_is_different(client, en
     answer = client.get("/status/board/", headers={"If-None-Match": etag})
     assert answer.status_code == 200
     assert answer.text.lstrip().startswith('<div class="stack" id="status"')
+
+
+def test_trouble_with_checkpoints_reaches_a_page_that_is_open_already(client, operator):
+    etag = client.get("/status/board/").headers["ETag"]
+    CheckpointWatch.objects.create(seen_at=timezone.now(), trouble="The key cannot be read.")
+    answer = client.get("/status/board/", headers={"If-None-Match": etag})
+    assert "<b>Checkpoints:</b>" in answer.text
+    assert "The key cannot be read." in answer.text
+
+
+def test_who_operates_nothing_any_more_is_shown_no_workers_on_a_page_that_is_open_already(
+    client, environment, operator
+):
+    operation.alive(Heartbeat.Kind.WORKER, "celery@node-7")
+    board = client.get("/status/board/")
+    assert "celery@node-7" in board.text
+    operator.memberships.update(role="auditor")
+    answer = client.get("/status/board/", headers={"If-None-Match": board.headers["ETag"]})
+    assert answer.status_code == 200
+    assert "celery@node-7" not in answer.text
 
 
 def test_it_costs_the_same_few_queries_for_one_host_and_for_many(client, operator, django_assert_num_queries):

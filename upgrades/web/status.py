@@ -44,5 +44,13 @@ def _context(request: HttpRequest) -> dict[str, Any]:
 def _etag(page: StatusPage, user: int) -> str:
     """Of what is shown; the present time, which every page has of its own, is no part of it."""
     background = page.background
-    shown = (background.life, background.working, background.ticks, background.queues, page.environments)
+    shown = (
+        background.life,
+        background.working,
+        background.ticks,
+        background.queues,
+        background.checkpoint_trouble,
+        background.names_workers,
+        page.environments,
+    )
     return f'"{hashlib.sha256(repr(shown).encode()).hexdigest()[:20]}.{user}"'
