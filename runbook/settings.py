@@ -400,6 +400,7 @@ _formatter: dict[str, Any] = {
 # Whatever is logged, by whomever: these values never are.
 _formatter["secrets"] = [
     SECRET_KEY,
+    *SECRET_KEY_FALLBACKS,
     METRICS_TOKEN,
     _database.get("PASSWORD", ""),
     unquote(urlsplit(REDIS_URL).password or ""),

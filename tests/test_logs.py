@@ -253,7 +253,8 @@ PROGRAM = """
 import logging, django
 django.setup()
 logging.getLogger("uvicorn.error").error("from the web server: %s", "postgresql://u:very-secret-db@h/n")
-logging.getLogger("upgrades").warning("the key is %s", django.conf.settings.SECRET_KEY)
+keys = [django.conf.settings.SECRET_KEY, *django.conf.settings.SECRET_KEY_FALLBACKS]
+logging.getLogger("upgrades").warning("the keys are %s", " and ".join(keys))
 """
 
 
@@ -270,7 +271,7 @@ def test_programs_log_json_where_it_is_wanted_and_in_production(changes, is_json
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RUNBOOK_LOG")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM],
-        env={**environment, **changes},
+        env={**environment, "SECRET_KEY_BEFORE": "the-key-of-last-year-", **changes},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -279,6 +280,7 @@ def test_programs_log_json_where_it_is_wanted_and_in_production(changes, is_json
     lines = done.stderr.splitlines()
     assert len(lines) == 2
     assert settings.SECRET_KEY not in done.stderr
+    assert "the-key-of-last-year" not in done.stderr
     assert "very-secret-db" not in done.stderr
     assert [line.startswith("{") for line in lines] == [is_json] * 2
     if is_json:
