@@ -326,6 +326,38 @@ def test_a_file_that_went_away_unread_leaves_a_gap_and_a_wholly_read_one_leaves_
     assert is_in_doubt(launching)
 
 
+def test_a_file_that_went_away_while_nobody_looked_leaves_a_gap_once_another_one_begins(launching):
+    """The agent was away; meanwhile the server logged 25301 and began a new segment, and the old one was taken away."""
+    there = BEFORE + REACHED
+    tell(launching, part(there))
+    agents.record_trouble(launching.agent("new").pk, "no connection", at=timezone.now())
+    tell(launching, lost("gone", len(there)), part(HEAD + COMPARED, file=OTHER, name="confserv.2.log"))
+    assert [(line.file.identity, line.offset) for line in gaps()] == [(FILE, len(there))]
+    assert is_in_doubt(launching)
+    assert "it went away before confserv.2.log was there" in reason(launching)
+
+
+def test_a_file_whose_successor_was_known_leaves_no_gap_when_it_expires(launching):
+    rest = HEAD + COMPARED
+    tell(launching, part(BEFORE + REACHED), part(rest, file=OTHER))
+    tell(launching, lost("gone", len(BEFORE + REACHED)), part(rest + DEBUG, len(rest), file=OTHER))
+    third = OTHER.replace("20e093", "20e094").replace("0123", "9876")
+    tell(launching, part(HEAD, file=third))
+    assert not gaps().exists()
+    assert judged(launching)[0] == "not-detected"
+
+
+def test_a_copy_is_not_the_successor_of_its_log(night, fake_agent):
+    fake_agent.listed = {FILE: len(BEFORE), COPY: len(HEAD)}
+    fake_agent.stands_for(night.agent("new"))
+    night.go_to("launch-new")
+    tell(night, part(BEFORE), part(HEAD, file=COPY))
+    assert is_waiting(night)
+    tell(night, lost("gone", len(BEFORE)), part(HEAD + COMPARED, file=OTHER))
+    assert [line.file.identity for line in gaps()] == [FILE]
+    assert is_in_doubt(night)
+
+
 def test_what_is_lost_counts_although_it_began_before_the_mark(launching):
     """The log was read up to its head only when the step began; then the file went away with all that was new."""
     tell(launching, part(BEFORE + READY, room=len(HEAD)))
@@ -375,6 +407,22 @@ def test_a_file_that_goes_away_twice_at_the_same_place_is_no_trouble(launching):
         tell(launching, lost("gone", len(HEAD)))
         tell(launching, part(BEFORE, room=len(HEAD)))
     tell(launching, lost("gone", len(HEAD)))
+    assert gaps().count() == 1
+
+
+def test_what_is_lost_a_second_time_at_the_same_place_counts_for_a_step_that_began_in_between(
+    night, fake_agent
+):
+    content = BEFORE + UPGRADE_MODE + READY
+    fake_agent.stands_for(night.agent("new"))
+    tell(night, part(BEFORE, room=len(HEAD)), advance=False)
+    tell(night, lost("gone", len(HEAD)), advance=False)
+    fake_agent.listed = {FILE: len(BEFORE)}  # it is back
+    night.go_to("launch-new")
+    assert is_waiting(night)
+    tell(night, part(content, room=len(HEAD)))
+    tell(night, lost("gone", len(HEAD)))
+    assert is_in_doubt(night)
     assert gaps().count() == 1
 
 

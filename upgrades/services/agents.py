@@ -175,8 +175,9 @@ def _take_part(application: Application, part: FilePart, now: datetime) -> int:
         return _lose(file, part, now) if file is not None and file.state == "open" else 0
     doubts = 0
     if file is None:
+        doubts = _tell_unended(application, part.name, now)
         file = _new_file(application, part)
-        doubts = _doubt_if_alike(file, now)
+        doubts += _doubt_if_alike(file, now)
     elif file.state == "shrunk":
         file = _new_file(application, part, file)
     if file.state == "gone":
@@ -220,24 +221,51 @@ def _doubt_if_alike(file: LogFile, now: datetime) -> int:
 
 
 def _lose(file: LogFile, part: FilePart, now: datetime) -> int:
-    """A file that shrank, or went away before all of it was read, leaves a gap that everybody can see."""
+    """A file that shrank, or went away before all of it was read, leaves a gap that everybody can see.
+
+    One that went away when all that was known of it had been read may be back, and until another one begins, nothing
+    that follows rests on it (`_tell_unended`).
+    """
     unread = part.state == "shrunk" or file.size > file.cursor
     file.state = part.state
     file.save(update_fields=["state"])
-    if not unread:
-        return 0
-    _, is_new = LogLine.objects.get_or_create(
+    return _gap(file, f"{file.name}, from byte {file.cursor} on: {part.reason}", now) if unread else 0
+
+
+def _gap(file: LogFile, text: str, now: datetime) -> int:
+    """A gap behind what was read of the file. Where there was one before, it is a new one to every step that began since."""
+    there = LogLine.objects.filter(file=file, offset=file.cursor, kind=LogLine.Kind.GAP)
+    renewed, _ = there.delete()
+    LogLine.objects.create(
         file=file,
         offset=file.cursor,
+        length=0,
         kind=LogLine.Kind.GAP,
-        defaults={
-            "length": 0,
-            "text": f"{file.name}, from byte {file.cursor} on: {part.reason}",
-            "raw": b"",
-            "read_at": now,
-        },
+        text=text[:4000],
+        raw=b"",
+        read_at=now,
     )
-    return int(is_new)
+    return 0 if renewed else 1
+
+
+def _tell_unended(application: Application, follower: str, now: datetime) -> int:
+    """Store the gaps of files that went away when no later one was known, now that another one begins.
+
+    Nobody saw their ends: while the agent was away, the server may have gone on in them, begun the new one, and taken them
+    away. A copy is no later one.
+    """
+    known = list(LogFile.objects.filter(application=application).defer("parser_state").order_by("pk"))
+    first: dict[str, str] = {}
+    last = 0
+    for file in known:
+        if first.setdefault(first_line_of(file.identity), file.identity) == file.identity:
+            last = file.pk
+    gaps = 0
+    for file in known:
+        if file.pk >= last and file.state == "gone":
+            text = f"{file.name}, from byte {file.cursor} on: it went away before {follower} was there, so nobody saw its end"
+            gaps += _gap(file, text, now)
+    return gaps
 
 
 def _read(application: Application, file: LogFile, part: FilePart, now: datetime) -> int:
