@@ -10,14 +10,16 @@ from agent.messages import Nonsense
 from runbook.log_lines import OneLine
 from tests.agent.test_client import news as reply_news
 from tests.agent.test_client import reply, trouble
-from tests.services.fake_agent import part
+from tests.services.fake_agent import FILE, part
 from tests.services.test_taking_news import (
     BEFORE,
     HEAD,
     READY,
     UPGRADE_MODE,
     is_in_doubt,
+    is_waiting,
     judged,
+    reason,
     set_aside,
     tell,
 )
@@ -60,9 +62,25 @@ def test_a_head_that_names_another_server_shuts_the_gate_until_two_people_have_l
     tell(launching, part(BEFORE + HEAD + head + b"File: (2) confserv.log\n" + UPGRADE_MODE + READY))
 
     assert is_in_doubt(launching)
-    assert told in LogLine.objects.get(kind=LogLine.Kind.UNREADABLE).text
+    assert told in LogLine.objects.get(kind=LogLine.Kind.FOREIGN).text
     set_aside(launching)
     assert judged(launching)[0] == "upgrade-mode"
+
+
+@pytest.mark.bad_input("L14", "L24")
+def test_a_head_that_names_another_server_shuts_the_gate_also_if_it_is_older_than_the_step(night, fake_agent):
+    head = HEAD + b"Application name: confserv_other\nFile: (1) confserv.log\n"
+    fake_agent.stands_for(night.agent("new"))
+    tell(night, part(head), advance=False)
+    fake_agent.listed = {FILE: len(head)}
+    night.go_to("launch-new")
+    assert is_waiting(night), "nothing was logged since; the file says nothing of this step yet"
+
+    tell(night, part(head + UPGRADE_MODE + READY, len(head)))
+    assert is_in_doubt(night)
+    assert "“application name: confserv_other”, but this is confserv_b" in reason(night)
+    set_aside(night)
+    assert judged(night)[0] == "upgrade-mode"
 
 
 @pytest.mark.bad_input("L24")
@@ -77,7 +95,7 @@ def test_a_head_in_another_spelling_raises_no_doubt(launching, head):
     tell(launching, part(BEFORE + HEAD + head + b"File: (2) confserv.log\n" + UPGRADE_MODE + READY))
 
     assert judged(launching)[0] == "upgrade-mode"
-    assert not LogLine.objects.filter(kind=LogLine.Kind.UNREADABLE).exists()
+    assert not LogLine.objects.exclude(kind=LogLine.Kind.EVENT).exists()
 
 
 HOSTILE_TEXTS = (

@@ -13,4 +13,9 @@ class Migration(migrations.Migration):
             name='kind',
             field=models.CharField(choices=[('event', 'Event'), ('total', 'Total'), ('unreadable', 'Unreadable'), ('gap', 'Gap'), ('foreign', 'Foreign')], max_length=10),
         ),
+        # A head that names another server was kept as a line that nobody can read, and so not told to steps begun later.
+        migrations.RunSQL(
+            "UPDATE upgrades_logline SET kind = 'foreign' WHERE kind = 'unreadable' AND text LIKE 'the head of %'",
+            "UPDATE upgrades_logline SET kind = 'unreadable' WHERE kind = 'foreign' AND text LIKE 'the head of %'",
+        ),
     ]

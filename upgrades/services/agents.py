@@ -296,7 +296,7 @@ def _contradictions(
 ) -> list[LogLine]:
     """Heads that name another application or host: the file may be of another instance, and a person has to look.
 
-    Until two people set that aside, nothing that follows in the file opens a gate, as after a line nobody can read.
+    Until two people set that aside, nothing that follows in the file opens a gate, however old the head itself is.
     """
     rows = []
     for record in records:
@@ -311,7 +311,7 @@ def _contradictions(
                 file=file,
                 offset=record.offset,
                 length=record.length,
-                kind=LogLine.Kind.UNREADABLE,
+                kind=LogLine.Kind.FOREIGN,
                 text=text[:4000],
                 raw=where.of(record),
                 read_at=now,
