@@ -2,6 +2,7 @@
 
 import hashlib
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -355,6 +356,60 @@ def test_a_copy_is_not_the_successor_of_its_log(night, fake_agent):
     assert is_waiting(night)
     tell(night, lost("gone", len(BEFORE)), part(HEAD + COMPARED, file=OTHER))
     assert [line.file.identity for line in gaps()] == [FILE]
+    assert is_in_doubt(night)
+
+
+WITHHELD = "confserv.1.log cannot be read: Permission denied."
+
+
+def tell_some(night, *parts, trouble=WITHHELD):
+    """What the agent could read, and what it says that it could not."""
+    said = news(*parts)
+    found = replace(said.applications["confserv_b"], complete=False, trouble=(trouble,))
+    take_news(night.agent("new").pk, replace(said, applications={"confserv_b": found}))
+    night.advance()
+
+
+def test_what_the_agent_cannot_read_leaves_a_gap_before_what_it_can(launching):
+    tell(launching, part(BEFORE + REACHED))
+    tell_some(launching, part(HEAD + COMPARED, file=OTHER))
+    assert is_in_doubt(launching)
+    assert WITHHELD in reason(launching)
+
+
+def test_trouble_that_lasts_is_one_gap_and_another_one_is_another(launching):
+    content = BEFORE
+    tell(launching, part(content))
+    for _ in range(3):
+        tell_some(launching, part(content + DEBUG, len(content)))
+        content += DEBUG
+    assert gaps().count() == 1
+    tell_some(launching, trouble="confserv.2.log cannot be read: Permission denied.")
+    assert gaps().count() == 2
+    tell(launching, part(content + DEBUG, len(content)))  # all is well again
+    tell_some(launching, trouble="confserv.2.log cannot be read: Permission denied.")
+    assert gaps().count() == 3
+
+
+def test_what_the_agent_cannot_read_of_a_log_that_nobody_has_read_leaves_a_gap_before_its_first_line(
+    launching,
+):
+    tell_some(launching)
+    assert not LogFile.objects.exists()
+    tell_some(launching, part(REACHED + COMPARED, file=OTHER))
+    seen = launching.state.gate("launch-new", "initialized").observations
+    assert [(item.kind, item.place) for item in seen][:2] == [("gap", (OTHER, 0)), ("event", (OTHER, 0))]
+    assert is_in_doubt(launching)
+
+
+def test_trouble_that_was_over_when_a_step_began_and_comes_again_is_told_to_it(night, fake_agent):
+    fake_agent.stands_for(night.agent("new"))
+    tell(night, part(BEFORE), advance=False)
+    tell_some(night)
+    fake_agent.listed = {FILE: len(BEFORE)}
+    night.go_to("launch-new")
+    assert is_waiting(night)
+    tell_some(night)
     assert is_in_doubt(night)
 
 

@@ -8,6 +8,12 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AddField(
+            model_name='application',
+            name='log_trouble',
+            field=models.TextField(blank=True, default='', help_text='What it cannot read of the log. Empty: nothing.'),
+            preserve_default=False,
+        ),
         migrations.AlterField(
             model_name='logline',
             name='kind',

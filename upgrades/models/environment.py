@@ -124,6 +124,7 @@ class Application(models.Model):
     # What its agent reported last.
     process_state = models.CharField(max_length=10, default="unknown")
     process_reason = models.CharField(max_length=300, blank=True)
+    log_trouble = models.TextField(blank=True, help_text="What it cannot read of the log. Empty: nothing.")
     client_total = models.PositiveIntegerField(null=True, blank=True)
     client_total_at = models.DateTimeField(null=True, blank=True)
 

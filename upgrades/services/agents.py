@@ -161,7 +161,32 @@ def _take_process(application: Application, process: Process, now: datetime) -> 
 
 
 def _take_files(application: Application, news: ApplicationNews, now: datetime) -> int:
-    return sum(_take_part(application, part, now) for part in news.files)
+    gaps = _take_trouble(application, news, now)
+    return gaps + sum(_take_part(application, part, now) for part in news.files)
+
+
+def _take_trouble(application: Application, news: ApplicationNews, now: datetime) -> int:
+    """Store what the agent cannot read of a log as a gap, once for as long as it says the same, before anything that it can read.
+
+    Without any file there is no place for the gap, and nothing either that a gate could rest on: then the next answer
+    tells it.
+    """
+    trouble = "" if news.complete else " ".join(news.trouble) or "The agent cannot read the whole log."
+    if trouble == application.log_trouble:
+        return 0
+    gaps = 0
+    if trouble:
+        known = LogFile.objects.filter(application=application).order_by("-pk")
+        file = known.filter(state="open").first() or known.first()
+        if file is None:
+            begun = next((part for part in news.files if part.state == "open"), None)
+            if begun is None:
+                return 0
+            file = _new_file(application, begun)
+        gaps = _gap(file, trouble, now)
+    application.log_trouble = trouble
+    application.save(update_fields=["log_trouble"])
+    return gaps
 
 
 def _take_part(application: Application, part: FilePart, now: datetime) -> int:

@@ -299,6 +299,7 @@ _SEEN: dict[str, Any] = {
     "mode": "",
     "process_state": "unknown",
     "process_reason": "",
+    "log_trouble": "",
     "client_total": None,
     "client_total_at": None,
 }

@@ -190,6 +190,7 @@ def renew_world(environment: Environment, scenario: str = "automatic") -> None:
                     mode=_mode(server),
                     process_state="unknown",
                     process_reason="",
+                    log_trouble="",
                     client_total=None,
                     client_total_at=None,
                 )

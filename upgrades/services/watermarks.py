@@ -42,6 +42,8 @@ def take_watermarks(environment_id: int, names: Sequence[str]) -> dict[str, dict
         if logs.complete:
             known = LogFile.objects.filter(application=application).order_by("generation")
             marks[name] = {**_mark(known, logs), **known_by_now}
+            # It is over; if it comes again, this step is told of it.
+            Application.objects.filter(pk=application.pk).exclude(log_trouble="").update(log_trouble="")
     return marks
 
 
