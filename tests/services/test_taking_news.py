@@ -444,6 +444,41 @@ def test_lines_that_a_shrunk_file_was_refilled_with_before_the_step_do_not_count
     ]
 
 
+def until_launch(night):
+    """Stop before `launch-new` and go on without a poll, so that the worker marks the log and looks at once."""
+    night.go_to("replace-folder")
+    night.act(core.Begin(step="replace-folder", visit=1))
+    night.answer_probes()
+    night.act(core.Complete(step="replace-folder", visit=1))
+    night.advance()
+
+
+def test_lines_of_a_file_that_shrank_and_was_read_on_before_the_step_do_not_count(night, fake_agent):
+    fake_agent.stands_for(night.agent("new"))
+    tell(night, part(BEFORE), advance=False)
+    tell(night, lost("shrunk", len(BEFORE)), advance=False)
+    tell(night, part(HEAD), advance=False)
+    fake_agent.listed = {FILE: len(HEAD)}
+    until_launch(night)
+    marks = night.state.steps["launch-new"].watermarks["confserv_b"]
+    assert (marks[FILE], marks[f"{FILE}~1"]) == (len(BEFORE), len(HEAD))
+    assert is_waiting(night)
+    assert "log.event" not in night.kinds
+
+
+def test_lines_of_a_file_that_had_shrunk_when_the_step_began_unnoticed_do_not_count(night, fake_agent):
+    fake_agent.stands_for(night.agent("new"))
+    tell(night, part(BEFORE), advance=False)
+    fake_agent.listed = {FILE: len(HEAD)}  # truncated, and no poll has seen it yet
+    until_launch(night)
+    assert is_waiting(night)
+    tell(night, lost("shrunk", len(BEFORE)))
+    assert is_in_doubt(night), "when that happened, nobody can tell"
+    set_aside(night)
+    tell(night, part(HEAD + UPGRADE_MODE + READY))
+    assert judged(night)[0] == "upgrade-mode"
+
+
 def test_a_file_that_is_back_is_read_on_where_it_was_left(launching):
     tell(launching, part(BEFORE))
     tell(launching, lost("gone", len(BEFORE)))

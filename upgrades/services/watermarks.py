@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from upgrades.adapters.agent_client import AgentAddress, AgentClient, AgentTrouble, ApplicationLogs
+from upgrades.adapters.agent_client import LogFile as Listed
 from upgrades.domain.run_events import CHANGES, GAPS
 from upgrades.models import Agent, Application, LogFile, LogLine, ProcessChange
 from upgrades.services.agents import address_of, record_trouble
@@ -60,15 +61,19 @@ async def _ask(address: AgentAddress, name: str) -> ApplicationLogs:
 
 def _mark(known: Iterable[LogFile], logs: ApplicationLogs) -> dict[str, int]:
     """The ends of the files that are there, and of those read earlier that are gone: their lines are old ones."""
-    newest = {file.identity: file for file in known}
-    marks = {file.place: max(file.cursor, file.size) for file in newest.values()}
+    newest: dict[str, LogFile] = {}
+    marks: dict[str, int] = {}
+    for file in known:
+        newest[file.identity] = file
+        marks[file.place] = max(file.cursor, file.size)
     for listed in logs.files:
-        marks[_place(newest.get(listed.file), listed.file)] = listed.size
+        marks[_place(newest.get(listed.file), listed)] = listed.size
     return marks
 
 
-def _place(file: LogFile | None, identity: str) -> str:
+def _place(file: LogFile | None, listed: Listed) -> str:
     """Under which place the lines of a listed file will be stored from now on (`services.agents`)."""
     if file is None:
-        return identity
-    return (file.next_generation() if file.state == "shrunk" else file).place
+        return listed.file
+    shrunk = file.state == "shrunk" or listed.size < file.cursor  # a poll may have seen that, or will
+    return (file.next_generation() if shrunk else file).place
