@@ -56,7 +56,7 @@ def _worker_killed(place, chance):
     some_worker(place, chance).kill()
 
 
-@fault("both workers are killed at once", "F01 F24", 10)
+@fault("both workers are killed at once", "F01 R24", 10)
 def _workers_killed(place, chance):
     for worker in place.kinds("worker-"):
         worker.kill()
@@ -421,7 +421,7 @@ def _signer_killed(place, chance):
         time.sleep(chance.uniform(0.5, 2.0))
 
 
-@fault("everything but the stores is killed at once", "F24", 30)
+@fault("everything but the stores is killed at once", "R24", 30)
 def _all_killed(place, chance):
     for name in sorted(place.programs):
         if name != "simulator":
