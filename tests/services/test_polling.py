@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from unittest.mock import AsyncMock, patch
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -167,6 +168,22 @@ def test_an_agent_in_trouble_is_asked_for_an_answer_before_it_is_asked_for_news(
     asked = waits(bad)[: waits(bad).index(polling.WAIT, 1) + 1]
     assert asked[0] == asked[-1] == polling.WAIT
     assert set(asked[1:-1]) == {0.0}
+
+
+def test_an_agent_that_answers_at_once_with_nothing_is_not_asked_without_pause(real_night, good, bad):
+    asked = []
+    with following() as loop:
+        poll = loop.client.poll
+
+        async def noted(address, **question):
+            if address.url == bad.url:
+                asked.append(time.monotonic())
+            return await poll(address, **question)
+
+        loop.client.poll = noted
+        wait_for(lambda: len(asked) >= 10)
+    pauses = [later - sooner for sooner, later in pairwise(asked)]
+    assert min(pauses) > 0.8 * polling.ASKED_AGAIN  # the rest is room for the moment at which each was noted
 
 
 def test_an_agent_that_answers_again_is_told_as_back(real_night, good, bad):

@@ -41,6 +41,7 @@ RENEW_EVERY = 1.5
 HEALTH_EVERY = timedelta(seconds=15)
 SET_BACK = timedelta(days=1)  # nobody sets a clock back by more
 RETRY = 1.0  # seconds until an agent in trouble is asked again
+ASKED_AGAIN = 0.25  # seconds, at least, from one poll that brings no line to the next
 WAIT = 5.0  # seconds that a poll waits for news; a run that starts in between is noticed after that
 # Seconds beyond the wait; with it still less than the life of a loop, so that no one is late unseen.
 ANSWER_WITHIN = 8.0
@@ -468,7 +469,10 @@ class Loop:
                 asked = await _thread(plan, agent_id, self.token)
                 if asked is None:
                     return
-                await self.poll(agent_id, asked)
+                began = time.monotonic()
+                if not await self.poll(agent_id, asked):
+                    # No pause where it waited as it should: what it has to tell comes at once.
+                    await asyncio.sleep(began + ASKED_AGAIN - time.monotonic())
         finally:
             self.watched.discard(agent_id)
 
