@@ -200,7 +200,7 @@ def _take_part(application: Application, part: FilePart, now: datetime) -> int:
         return _lose(file, part, now) if file is not None and file.state == "open" else 0
     doubts = 0
     if file is None:
-        doubts = _tell_unended(application, part.name, now)
+        doubts = _tell_unended(application, part, now)
         file = _new_file(application, part)
         doubts += _doubt_if_alike(file, now)
     elif file.state == "shrunk":
@@ -273,11 +273,11 @@ def _gap(file: LogFile, text: str, now: datetime) -> int:
     return 0 if renewed else 1
 
 
-def _tell_unended(application: Application, follower: str, now: datetime) -> int:
+def _tell_unended(application: Application, follower: FilePart, now: datetime) -> int:
     """Store the gaps of files that went away when no later one was known, now that another one begins.
 
     Nobody saw their ends: while the agent was away, the server may have gone on in them, begun the new one, and taken them
-    away. A copy is no later one.
+    away. A copy is no later one; when it comes, it is in doubt itself (`_doubt_if_alike`).
     """
     known = list(LogFile.objects.filter(application=application).defer("parser_state").order_by("pk"))
     first: dict[str, str] = {}
@@ -287,8 +287,12 @@ def _tell_unended(application: Application, follower: str, now: datetime) -> int
             last = file.pk
     gaps = 0
     for file in known:
-        if file.pk >= last and file.state == "gone":
-            text = f"{file.name}, from byte {file.cursor} on: it went away before {follower} was there, so nobody saw its end"
+        is_unended = file.pk >= last and file.state == "gone"
+        if is_unended and first_line_of(file.identity) != first_line_of(follower.file):
+            text = (
+                f"{file.name}, from byte {file.cursor} on: it went away before {follower.name} was there, "
+                "so nobody saw its end"
+            )
             gaps += _gap(file, text, now)
     return gaps
 
