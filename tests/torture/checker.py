@@ -35,6 +35,8 @@ UNIQUE = {  # what must be impossible, whatever the code forgets
     "a_step_stands_once",
     "a_checkpoint_leaves_once",
     "a_book_has_one_entry_per_number",
+    "a_server_is_claimed_once",
+    "a_host_is_claimed_once",
     "upgrades_commandreceipt_pkey",
 }
 EXECUTION = {
@@ -368,7 +370,7 @@ class Checker:
         self._claims(run, state)
 
     def _claims(self, run, state):
-        """A run that is over holds no server, an open one does, and no server belongs to two."""
+        """A run that is over holds no server, an open one does; that no server belongs to two, a constraint sees to."""
         held = self.rows("SELECT * FROM upgrades_claim WHERE run_id = %s AND released_at IS NULL", run.id)
         if state["ended_at"] is not None and held:
             self.say("I7", f"run {run.id} is over and still holds {len(held)} servers")
@@ -392,7 +394,7 @@ class Checker:
 
     def _order(self, run):
         entered, current, over, held = {}, "", False, False
-        text = self._text(run)
+        text = self._text(run, before=1)
         for item in run.events:
             body, kind, place = item["body"], item["kind"], f"run {run.id}, event {item['seq']}"
             if over and kind not in (
@@ -425,6 +427,9 @@ class Checker:
                     self.say("I8", f"{place}: {body['step']} was completed before it began")
                 entered[body["step"]] = "done"
             elif kind in ENDED:
+                signed = _signed(run, item["seq"], body, "skip")
+                if kind == "step.skipped" and body["deviation"] and body["deviation"] not in signed:
+                    self.say("I8", f"{place}: {body['step']} was skipped, and nobody had signed for that")
                 entered[body["step"]] = ENDED[kind]
             elif kind == "step.restarted":
                 entered[body["step"]] = "left"
@@ -434,9 +439,9 @@ class Checker:
     def _predecessors(self, text, entered, step, place):
         """Each step that the text has before this one was entered or skipped by then, but for those beside the way."""
         order = [item["id"] for item in (text or {}).get("steps", [])]
-        if step not in order or entered.get(step):
+        if _own(step) not in order or entered.get(step):
             return
-        for before in (text or {})["steps"][: order.index(step)]:
+        for before in (text or {})["steps"][: order.index(_own(step))]:
             left_out = before.get("aside") or before.get("for-each") or before.get("when")
             if not left_out and not entered.get(before["id"]):
                 self.say("I8", f"{place}: {step} was entered before {before['id']} was closed or skipped")
@@ -454,12 +459,12 @@ class Checker:
             self._outcome(run, item)
         for item in run.of("step.completed"):
             self._completed(run, item)
-        for item in run.of("step.begun"):
-            self._approved(run, item)
 
     def _step_text(self, run, item):
         text = self._text(run, before=item["seq"]) or {}
-        return next((step for step in text.get("steps", []) if step["id"] == item["body"]["step"]), None)
+        return next(
+            (step for step in text.get("steps", []) if step["id"] == _own(item["body"]["step"])), None
+        )
 
     def _outcome(self, run, item):
         body, place = (
@@ -541,54 +546,12 @@ class Checker:
                 self.say("I1", f"{place}: {number} was seen before it")
             if first < seq < last and number in _all(outcome.get("none-between", [])):
                 self.say("I1", f"{place}: {number} was seen in between")
-        aside = {
-            one["body"]["doubt"]
-            for one in run.of("deviation.asked", before=item["seq"])
-            if one["body"]["what"] == "doubt"
-            and any(
-                s["body"]["number"] == one["body"]["number"] and s["body"]["decides"]
-                for s in run.of("deviation.signed", before=item["seq"])
-            )
-        }
+        aside = {one["doubt"] for one in _signed(run, item["seq"], item["body"], "doubt").values()}
         for doubt in run.of("log.doubtful", before=last):
             if doubt["body"]["watch"] == watch and doubt["seq"] not in aside:
                 self.say(
                     "I1", f"{place}: the {doubt['body']['doubt']} of event {doubt['seq']} was not set aside"
                 )
-
-    def _approved(self, run, item):
-        """A step that takes signatures has begun with so many, of as many people."""
-        step = self._step_text(run, item)
-        for gate in (step or {}).get("needs", []):
-            if gate["kind"] != "approval" or self._is_waived(run, item, gate):
-                continue
-            mine = [
-                one
-                for one in run.of("approval.signed", before=item["seq"])
-                if (one["body"]["step"], one["body"]["gate"]) == (step["id"], gate["id"])
-                and (one["body"]["visit"] == item["body"]["visit"] or one["body"]["ahead"])
-            ]
-            people, needed = (
-                {one["by"]["id"] for one in mine},
-                _needed(run.started["policies"], gate["policy"]),
-            )
-            if len(people) < needed:
-                self.say(
-                    "I4",
-                    f"run {run.id}, event {item['seq']}: {step['id']} began with {len(people)} of {needed} signatures",
-                )
-
-    @staticmethod
-    def _is_waived(run, item, gate):
-        """Whether the gate does not apply to this run, or two people decided to go on without it."""
-        if gate.get("when") and _holds(gate["when"], _facts(run, item["seq"])) is not True:
-            return True
-        return any(
-            one["body"]["step"] == item["body"]["step"]
-            and one["body"]["gate"] == gate["id"]
-            and one["body"]["what"] in ("override", "emergency")
-            for one in run.of("deviation.asked", before=item["seq"])
-        )
 
     def _completed(self, run, item):
         """What a person had to state, attach or sign for a completed step is in the record of this visit."""
@@ -607,11 +570,7 @@ class Checker:
         ):
             if one["body"].get("step") == body["step"] and one["body"].get("visit") == body["visit"]:
                 by_gate[one["body"]["gate"]].append(one)
-        waived = {
-            one["body"]["gate"]
-            for one in run.of("deviation.asked", before=item["seq"])
-            if one["body"]["step"] == body["step"] and one["body"]["what"] in ("override", "emergency")
-        }
+        waived = {one["gate"] for one in _signed(run, item["seq"], body, "override", "emergency").values()}
         for gate in [*step.get("needs", []), *step.get("gates", [])]:
             applies = _holds(gate["when"], facts) if gate.get("when") else True
             if applies is not True or gate["id"] in waived:
@@ -693,21 +652,55 @@ class Checker:
                 key = (body["step"], body["visit"], body["gate"])
                 if by["id"] in valid[key]:
                     self.say("I4", f"{place}: {by['name']} has signed this already")
-                valid[key][by["id"]] = body["digest"]
-                if len(set(valid[key].values())) > 1:
+                valid[key][by["id"]] = (
+                    body["ahead"],
+                    body["digest"],
+                )  # ahead of its turn it covers the plan alone
+                if len(set(valid[key].values())) > len({is_ahead for is_ahead, _ in valid[key].values()}):
                     self.say("I4", f"{place}: the signatures on {body['gate']} are over different contents")
                 if knows_shown and (body["step"], body["gate"], body["digest"]) not in shown:
                     self.say("I4", f"{place}: what was signed was never shown")
-            if item["kind"] in ("approval.lapsed", "approval.rejected", "approval.asked", "approval.expired"):
+            if item["kind"] == "approval.lapsed":
+                valid[body["step"], body["visit"], body["gate"]].pop(body["signer"], None)
+            if item["kind"] in ("approval.rejected", "approval.asked", "approval.expired"):
                 valid[body["step"], body["visit"], body["gate"]].clear()
+            if item["kind"] == "step.begun":
+                self._approved(run, item, valid)
             if item["kind"] in EXECUTION and by["kind"] == "person":
                 executors.add(by["id"])
+
+    def _approved(self, run, item, valid):
+        """A step that takes signatures has begun with so many that stand, of as many people, and by none of them."""
+        step, body = self._step_text(run, item), item["body"]
+        place = f"run {run.id}, event {item['seq']}: {body['step']}"
+        for gate in (step or {}).get("needs", []):
+            if gate["kind"] != "approval":
+                continue
+            people = {
+                person
+                for key, signatures in valid.items()
+                for person, (is_ahead, _) in signatures.items()
+                if (key[0], key[2]) == (body["step"], gate["id"]) and (key[1] == body["visit"] or is_ahead)
+            }
+            if item["by"]["id"] in people:
+                self.say("I4", f"{place} was begun by {item['by']['name']}, who had signed it")
+            needed = _needed(run.started["policies"], gate["policy"])
+            if len(people) < needed and not self._is_waived(run, item, gate):
+                self.say("I4", f"{place} began with {len(people)} of {needed} signatures")
+
+    @staticmethod
+    def _is_waived(run, item, gate):
+        """Whether the gate does not apply to this run, or two people decided to go on without it."""
+        if gate.get("when") and _holds(gate["when"], _facts(run, item["seq"])) is not True:
+            return True
+        decided = _signed(run, item["seq"], item["body"], "override", "emergency").values()
+        return any(one["gate"] == gate["id"] for one in decided)
 
     def _policy_of(self, run, body):
         text = self._text(run) or {}
         for step in text.get("steps", []):
             for gate in step.get("needs", []):
-                if step["id"] == body["step"] and gate["id"] == body["gate"]:
+                if step["id"] == _own(body["step"]) and gate["id"] == body["gate"]:
                     return gate["policy"]
         return ""
 
@@ -767,7 +760,10 @@ class Checker:
     def _covered(self, leaves):
         """The newest checkpoint covers what was old by then, whichever chain it belongs to."""
         newest = self.rows("SELECT number, size, at FROM upgrades_checkpoint ORDER BY number DESC LIMIT 1")
-        if not newest or self.clock_was_set:
+        if self.clock_was_set:
+            return
+        if not newest:
+            self._never_sealed()
             return
         covered = {leaf["subject"]: leaf["seq"] for leaf in leaves[: newest[0]["size"]]}
         chains = self.rows(
@@ -781,6 +777,18 @@ class Checker:
                     "I5", f"checkpoint {newest[0]['number']} left out {item['subject']} from {item['seq']} on"
                 )
                 covered[item["subject"]] = sys.maxsize
+
+    def _never_sealed(self):
+        """Once the faults are over, a record does not grow old without any checkpoint: one is due every five minutes."""
+        (old,) = self.rows(
+            "SELECT count(*) AS n FROM upgrades_runevent"
+            " WHERE (text::json ->> 'at')::timestamptz < now() - make_interval(secs => %s)",
+            2 * SEALED_LATE,
+        )
+        if self.final and old["n"]:
+            self.say(
+                "I5", f"there is no checkpoint, and {old['n']} events are older than {2 * SEALED_LATE:.0f} s"
+            )
 
     # I6: what was acknowledged.
 
@@ -928,6 +936,25 @@ class Checker:
             ]
             if any(way != ways[0] for way in ways):
                 self.say("I12", f"runs {one['runs']} differ only in clocks and went {ways}")
+
+
+def _own(step):
+    """The step as the text has it: each member of a group has one of its own, `step--member`."""
+    return step.partition("--")[0]
+
+
+def _signed(run, before, where, *what):
+    """The deviations of the step that were decided by then, by number: one that was only asked for allows nothing."""
+    decided = {
+        one["body"]["number"] for one in run.of("deviation.signed", before=before) if one["body"]["decides"]
+    }
+    return {
+        one["body"]["number"]: one["body"]
+        for one in run.of("deviation.asked", before=before)
+        if one["body"]["number"] in decided
+        and one["body"]["step"] == where["step"]
+        and one["body"]["what"] in what
+    }
 
 
 def _place(file):
