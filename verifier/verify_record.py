@@ -7,8 +7,10 @@
 It recomputes the chain of the run's events, checks the signature of the checkpoint and that the checkpoint covers these
 events, and compares every file with the SHA-256 that the record has of it. The first broken record is named.
 
---key          the public key that you were given when it was made, one or more in a text file. Without it the key that came
-               with the bundle is used, and whoever made the bundle could have made that key, too.
+--key          the public key that you were given when it was made, in a text file. Without it the key that came with the
+               bundle is used, and whoever made the bundle could have made that key, too. After a key was replaced: a line
+               each, oldest first, each later one behind the number of its first checkpoint, "57 name+id+key", as in keys.txt
+               of a bundle. Without that number nobody can tell whether an old key signed after its end.
 --checkpoints  checkpoints that you kept: mailed files, joined or one by one, or a copy of the file that Runbook appends to.
 
 Exit code: 0 the record is what was written; 1 it is not; 2 it could not be checked.
@@ -102,7 +104,7 @@ def ed25519_is_right(public, message, signature):
 
 
 class Key:
-    """A public key, `name+id+base64`, and the first checkpoint that it may sign."""
+    """A public key, `name+id+base64`, and the first checkpoint that it may sign; 0 where nobody says which."""
 
     def __init__(self, text, first=1):
         try:
@@ -110,7 +112,7 @@ class Key:
             raw = base64.b64decode(encoded, validate=True)
         except (ValueError, binascii.Error):
             raise CannotCheck("“%s” is no public key in the form name+id+key." % text.strip()[:80])
-        self.public, self.first = raw[1:], first
+        self.text, self.public, self.first = text, raw[1:], first
         self.id = hashlib.sha256(self.name.encode() + b"\n" + raw).digest()[:4]
         if raw[:1] != b"\x01" or len(self.public) != 32 or self.id.hex() != identifier:
             raise CannotCheck("“%s” is no Ed25519 key, or it was cut off." % text.strip()[:80])
@@ -270,7 +272,7 @@ def check(bundle, keys, kept, say):
     hashes = check_chain(bundle, manifest.get("run"), findings)
     note, seals = read_seals(bundle, findings)
     if note is not None:
-        check_signature(note, keys, bundle, findings)
+        check_signature(note, keys, kept, bundle, findings)
         check_seals(note, seals, manifest.get("run"), hashes, findings)
     if kept:
         check_kept(kept, note, keys, bundle, manifest.get("run"), hashes, exported, findings)
@@ -350,11 +352,13 @@ def _keys_of(bundle):
         raise CannotCheck("keys.txt is damaged.")
 
 
-def check_signature(note, own, bundle, findings):
+def check_signature(note, own, kept, bundle, findings):
     name = "checkpoint %d of %s" % (note.number, shown(note.at))
-    wrong = signature_mistake(note, own or _keys_of(bundle), pinned=bool(own))
+    wrong = signature_mistake(note, own or _keys_of(bundle))
     if wrong:
         findings.bad("%s: %s" % (name, wrong))
+    elif _may_have_ended(note, own) and not any(text == note.text for text, _ in kept):
+        _judge_by_bundle(name, note, bundle, findings)
     elif own:
         findings.fine("%s is signed by your key" % name)
     else:
@@ -365,14 +369,34 @@ def check_signature(note, own, bundle, findings):
             )
 
 
-def signature_mistake(note, keys, pinned):
-    """Why the note is not signed as it must be; empty when it is. Each key ends where the next one begins."""
-    begun = keys if pinned else [key for key in keys if key.first <= note.number][-1:]
+def signature_mistake(note, keys):
+    """Why the note is not signed as it must be; empty when it is. Each key ends where the next one begins, as far as that
+    is known."""
+    begun = [key for key in keys if key.first <= note.number]
+    if all(key.first for key in keys):
+        begun = begun[-1:]
     if any(key.signed(note) for key in begun):
         return ""
     if any(key.signed(note) for key in keys):
         return "it is signed by a key that had ended before it, or had not begun"
     return "its signature is wrong"
+
+
+def _may_have_ended(note, own):
+    """Whether it is signed by a key of the auditor's that was replaced, who knows when."""
+    return not all(key.first for key in own) and not own[-1].signed(note)
+
+
+def _judge_by_bundle(name, note, bundle, findings):
+    """The bundle may say that the key had ended. That it had not is no proof: a thief of the key made the bundle, too."""
+    if signature_mistake(note, _keys_of(bundle)):
+        findings.bad("%s: it is signed by a key that had ended before it, or had not begun" % name)
+        return
+    findings.not_sure(
+        "%s is signed by a key that has another one after it in the file of --key, and the file does not say when it ended. "
+        "Write the number of its first checkpoint before each later key, as in keys.txt of a newer bundle, or give "
+        "--checkpoints that you kept" % name
+    )
 
 
 def check_seals(note, seals, run, hashes, findings):
@@ -423,7 +447,8 @@ def check_kept(kept, note, own_keys, bundle, run, hashes, exported, findings):
     that names a key unknown to the bundle cannot be checked. What it saw is compared all the same.
     """
     seen, trusted, unchecked = {}, 0, []
-    keys = own_keys or _keys_of(bundle)
+    # Of those that the bundle names, any may have signed what the auditor kept: where they end is the bundle's word.
+    keys = own_keys or [Key(key.text, 0) for key in _keys_of(bundle)]
     for text, leaves in kept:
         try:
             own = Note(text)
@@ -435,7 +460,7 @@ def check_kept(kept, note, own_keys, bundle, run, hashes, exported, findings):
             unchecked.append(own.number)
             wrong = ""
         else:
-            wrong = signature_mistake(own, keys, pinned=True)
+            wrong = signature_mistake(own, keys)
         before = seen.get(own.number - 1)
         if not wrong and seen.get(own.number, own).text != text:
             wrong = "you have two of this number: the database was set back between them"
@@ -583,12 +608,25 @@ def read_keys(path):
         return []
     try:
         with open(path, encoding="utf-8") as lines:
-            keys = [Key(line) for line in lines if line.strip()]
+            keys = [_own_key(line.strip(), place) for place, line in enumerate(filter(str.strip, lines))]
     except (OSError, UnicodeDecodeError) as trouble:
         raise CannotCheck("%s cannot be read: %s." % (path, trouble))
     if not keys:
         raise CannotCheck("%s holds no key." % path)
+    numbers = [key.first for key in keys if key.first]
+    if numbers != sorted(set(numbers)):
+        raise CannotCheck(
+            "The keys in %s are not in the order of their first checkpoints, oldest first." % path
+        )
     return keys
+
+
+def _own_key(line, place):
+    """A key, and before it, where it is known, the number of its first checkpoint. The oldest one signed from the first on."""
+    number, _, text = line.partition(" ")
+    if text and number.isascii() and number.isdigit() and int(number):
+        return Key(text, int(number))
+    return Key(line, 0 if place else 1)
 
 
 def main(arguments=None, say=print):

@@ -296,6 +296,61 @@ def test_a_checkpoint_of_an_old_key_after_its_end_is_refused(stage, vault, expor
     assert "signed by a key that had ended before it" in said
 
 
+@pytest.fixture
+def stolen(stage, vault, exported, tmp_path):
+    """A bundle of after the key was replaced, the same signed by the thief of the old one, and the lines of both keys."""
+    vault.sign()
+    old = vault.key
+    note(stage)
+    vault.new_key("second")
+    vault.sign(timezone.now() + timedelta(minutes=6))
+    bundle = exported(stage)
+
+    def signed_anew(content):
+        seals = json.loads(content)
+        seals["note"] = old.note(read_note(seals["note"]).checkpoint)
+        return json.dumps(seals).encode()
+
+    forged = edited(bundle, tmp_path / "forged.zip", seals=signed_anew)
+    return bundle, forged, (old.public.text, vault.key.public.text)
+
+
+@pytest.mark.parametrize("second", ["{}", "2 {}"], ids=["no numbers", "the first checkpoint of each"])
+def test_an_auditor_with_both_keys_is_not_taken_in_by_the_thief_of_the_old_one(
+    stolen, verify, tmp_path, second
+):
+    bundle, forged, (old, new) = stolen
+    own = tmp_path / "own.txt"
+    own.write_text(f"{old}\n{second.format(new)}\n")
+    assert verify(bundle, "--key", own)[0] == 0
+    code, said = verify(forged, "--key", own)
+    assert code == 1
+    assert "signed by a key that had ended before it" in said
+
+
+@pytest.mark.parametrize(("second", "code"), [("{}", 2), ("2 {}", 1), ("3 {}", 0)])
+def test_when_a_key_ended_is_not_for_the_bundle_to_say(stolen, verify, vault, tmp_path, second, code):
+    """The thief leaves the new key out of the bundle: with the old one alone all would be in order."""
+    _, forged, (old, new) = stolen
+    own = tmp_path / "own.txt"
+    own.write_text(f"{old}\n{second.format(new)}\n")
+    silent = edited(forged, tmp_path / "silent.zip", keys=f"1 {old}\n".encode())
+    found, said = verify(silent, "--key", own)
+    assert found == code, said
+    if code == 2:
+        assert "Write the number of its first checkpoint before each later key" in said
+        assert verify(silent, "--key", own, "--checkpoints", vault.file)[0] == 1
+
+
+def test_own_keys_in_the_wrong_order_are_told(stolen, verify, tmp_path):
+    bundle, _, (old, new) = stolen
+    own = tmp_path / "own.txt"
+    own.write_text(f"2 {new}\n1 {old}\n")
+    code, said = verify(bundle, "--key", own)
+    assert code == 2
+    assert "not in the order of their first checkpoints" in said
+
+
 def test_a_record_that_was_set_back_is_found_by_kept_checkpoints(
     stage, vault, exported, verify, key, tmp_path
 ):

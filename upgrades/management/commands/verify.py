@@ -57,6 +57,7 @@ def _keys(path: Path | None) -> list[PublicKey]:
     if path is None:
         return []
     try:
-        return [read_key(line) for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        return [read_key(words[-1]) for words in lines]  # before it may stand its first checkpoint
     except ValueError as mistake:
         raise CommandError(f"{path} holds no public key: {mistake}.") from None
