@@ -15,8 +15,9 @@ events, and compares every file with the SHA-256 that the record has of it. The 
 
 Exit code: 0 the record is what was written; 1 it is not; 2 it could not be checked.
 
-What no check can show: a lie at the time of writing (look at the evidence and the approvals), and, without a checkpoint of
-your own or a key of your own, a record that was rewritten as a whole.
+What no check can show: a lie at the time of writing (look at the evidence and the approvals); without a later checkpoint of
+your own, a record cut off behind an earlier one, since the bundle need not hold the newest; and, without a checkpoint of your
+own or a key of your own, a record that was rewritten as a whole.
 """
 
 import argparse
@@ -274,7 +275,12 @@ def check(bundle, keys, kept, say):
     if note is not None:
         check_signature(note, keys, kept, bundle, findings)
         check_seals(note, seals, manifest.get("run"), hashes, findings)
-    if kept:
+    if not kept:
+        findings.note(
+            "whether more followed event %d when this was exported only checkpoints that you kept can show"
+            % len(hashes)
+        )
+    else:
         check_kept(kept, note, keys, bundle, manifest.get("run"), hashes, exported, findings)
     check_procedures(bundle, findings)
     check_evidence(bundle, findings)
@@ -474,7 +480,7 @@ def check_kept(kept, note, own_keys, bundle, run, hashes, exported, findings):
         seen[own.number] = own
         for leaf in leaves:
             subject, seq, head = leaf.rsplit(" ", 2)
-            if subject != "run %s" % run or (int(seq) not in hashes and own.at > exported):
+            if subject != "run %s" % run or (is_newer and int(seq) not in hashes and own.at > exported):
                 continue
             wrong = _differs(
                 "checkpoint %d that you kept" % own.number, subject, int(seq), head, run, hashes, trusted

@@ -351,6 +351,26 @@ def test_own_keys_in_the_wrong_order_are_told(stolen, verify, tmp_path):
     assert "not in the order of their first checkpoints" in said
 
 
+def test_what_was_cut_off_behind_an_earlier_checkpoint_only_kept_ones_show(
+    bundle, stage, verify, key, vault, tmp_path
+):
+    count = last(stage)
+
+    def earlier(content):
+        seals = json.loads(content)
+        seals["leaves"].pop()
+        return json.dumps(seals).encode()
+
+    cut = edited(bundle, tmp_path / "cut.zip", events=without(count), chain=without(count), seals=earlier)
+    code, said = verify(cut, "--key", key)
+    assert code == 0
+    assert f"whether more followed event {count - 1} when this was exported only checkpoints" in said
+    code, said = verify(cut, "--key", key, "--checkpoints", vault.file)
+    assert code == 1
+    assert f"event {count}: it is missing; checkpoint 2 that you kept saw" in said
+    assert "whether more followed" not in said
+
+
 def test_a_record_that_was_set_back_is_found_by_kept_checkpoints(
     stage, vault, exported, verify, key, tmp_path
 ):
