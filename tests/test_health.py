@@ -109,6 +109,29 @@ def test_postgresql_away_is_told_by_a_program_that_cannot_reach_it():
     assert "secret-of-it" not in done.stdout + done.stderr
 
 
+def test_while_postgresql_is_away_pages_say_so_and_open_nothing():
+    """Also with the cookie of a session, which nobody can look up now."""
+    program = """
+import django; django.setup()
+from django.conf import settings
+from django.test import Client
+browser = Client(raise_request_exception=False, HTTP_HOST="localhost")
+browser.cookies[settings.SESSION_COOKIE_NAME] = "s" * 32
+for answer in (browser.get("/runs/"), browser.post("/sign-in/", {"username": "nina", "password": "x"})):
+    print(answer.status_code, answer.headers.get("Retry-After"), "The database does not answer" in answer.text)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "DATABASE_URL": "postgresql://u:secret-of-it@127.0.0.1:1/n"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["503 5 True"] * 2
+    assert "secret-of-it" not in done.stdout + done.stderr
+
+
 def test_a_migration_that_is_not_applied(client, works):
     MigrationRecorder.Migration.objects.filter(app="upgrades").order_by("-pk")[0].delete()
     status, parts = seen(client)

@@ -1,5 +1,6 @@
 """A missing or wrong setting stops the start with sentences; a right one is read as it is meant."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,13 +17,14 @@ GOOD = {
     "DATABASE_URL": "postgresql://runbook@127.0.0.1:1/runbook",
     "REDIS_URL": "redis://127.0.0.1:1/0",
 }
+NAME_OF_SESSION = "from django.conf import settings; print(settings.SESSION_COOKIE_NAME)"
 
 
-def start(**changes):
+def start(program=NAME_OF_SESSION, **changes):
     """Reads the settings in a process of its own, as every program of ours does at its start."""
     values = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
     return subprocess.run(
-        [sys.executable, "-c", "from django.conf import settings; print(settings.SESSION_COOKIE_NAME)"],
+        [sys.executable, "-c", program],
         env={"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "runbook.settings", **values},
         cwd=ROOT,
         capture_output=True,
@@ -34,6 +36,28 @@ def start(**changes):
 def test_good_settings_start_with_cookies_for_https():
     done = start()
     assert (done.returncode, done.stdout, done.stderr) == (0, "__Host-session\n", "")
+
+
+def test_with_https_cookies_are_for_https_and_this_host_and_browsers_are_told_to_stay_there():
+    """These tests run with RUNBOOK_HTTPS off, so what is so in service is asked of a process of its own."""
+    program = """
+import json, django; django.setup()
+from django.conf import settings
+from django.test import Client
+answer = Client(HTTP_HOST="localhost").get("/healthz", secure=True)
+told = {"HSTS": answer.headers.get("Strict-Transport-Security")}
+for kind in ("SESSION", "CSRF"):
+    told[kind] = [getattr(settings, f"{kind}_COOKIE_{what}") for what in
+        ("NAME", "SECURE", "HTTPONLY", "SAMESITE", "PATH", "DOMAIN")]
+print(json.dumps(told))
+"""
+    done = start(program, RUNBOOK_HTTPS="on", RUNBOOK_LOG_LEVEL="ERROR")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "HSTS": "max-age=63072000; includeSubDomains",
+        "SESSION": ["__Host-session", True, True, "Lax", "/", None],
+        "CSRF": ["__Host-csrf", True, True, "Strict", "/", None],
+    }
 
 
 def test_all_missing_settings_are_told_at_once_and_without_a_traceback():

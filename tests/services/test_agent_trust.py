@@ -1,9 +1,13 @@
 """What proves an agent: its key, sealed in the table, and the certificate that its TLS rests on."""
 
+import base64
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
@@ -59,6 +63,23 @@ def test_a_key_sealed_under_the_secret_before_is_readable_and_under_another_is_n
     settings.SECRET_KEY_FALLBACKS = [was]
     assert unseal(sealed) == "ab" * 32
     assert unseal("sealed1.not base64") == ""
+
+
+def test_a_sealed_key_is_aes_256_gcm_under_a_nonce_of_its_own(settings):
+    """Opened here by the cipher itself: what other releases sealed must stay readable, and nothing weaker passes."""
+    sealed = [base64.b64decode(seal("ab" * 32).removeprefix("sealed1.")) for _ in range(20)]
+    derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runbook sealed text")
+    cipher = AESGCM(derived.derive(settings.SECRET_KEY.encode()))
+    assert {cipher.decrypt(raw[:12], raw[12:], b"sealed1.") for raw in sealed} == {b"ab" * 32}
+    assert len({raw[:12] for raw in sealed}) == len({raw[12:] for raw in sealed}) == 20
+
+
+def test_a_sealed_key_of_which_one_byte_was_changed_or_lost_is_not_opened():
+    raw = base64.b64decode(seal("ab" * 32).removeprefix("sealed1."))
+    forged = [raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :] for at in range(len(raw))]
+    for other in (*forged, raw[:-1], raw + b"\0"):
+        assert unseal("sealed1." + base64.b64encode(other).decode()) == ""
+    assert unseal("sealed1." + base64.b64encode(raw).decode()) == "ab" * 32
 
 
 def test_an_agent_whose_key_cannot_be_opened_is_told_as_trouble(where, environment, settings):

@@ -123,17 +123,6 @@ def test_a_failure_tells_nothing_of_the_inside(place, monkeypatch):
     assert "Traceback" not in answer.content.decode()
 
 
-def test_over_https_the_browser_is_told_to_stay_there(client, settings):
-    from django.middleware.security import SecurityMiddleware
-
-    settings.SECURE_HSTS_SECONDS, settings.SECURE_HSTS_INCLUDE_SUBDOMAINS = 63_072_000, True
-    answer = SecurityMiddleware(lambda _: client.get("/healthz"))(
-        client.get("/healthz", secure=True).wsgi_request
-    )
-
-    assert answer.headers["Strict-Transport-Security"] == "max-age=63072000; includeSubDomains"
-
-
 def test_each_page_has_a_nonce_of_its_own(client, place):
     client.force_login(place[2]["operator"])
     nonces = set()

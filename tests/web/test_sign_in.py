@@ -261,6 +261,15 @@ def test_an_easy_password_is_not_taken(client, nina, easy):
     assert nina.check_password(PASSWORD)
 
 
+def test_a_password_is_stored_under_argon2id_only(client, nina):
+    assert [name.rpartition(".")[2] for name in settings.PASSWORD_HASHERS] == ["Argon2PasswordHasher"]
+    client.force_login(nina)
+    change(client, "four plain words together")
+    nina.refresh_from_db()
+    assert nina.check_password("four plain words together")
+    assert nina.password.startswith("argon2$argon2id$v=19$")
+
+
 def test_the_present_password_is_asked_for_and_not_to_be_guessed(client, nina):
     client.force_login(nina)
     answers = [change(client, "four plain words together", old=f"guess number {n}") for n in range(7)]

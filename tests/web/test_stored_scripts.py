@@ -220,3 +220,12 @@ def test_the_shipped_templates_keep_the_rules():
         ):
             found += [f"{path.relative_to(root)}: {hit}" for hit in re.findall(rule, text)]
     assert found == []
+
+
+def test_no_script_keeps_anything_in_the_browser():
+    """Neither ours nor a vendored one: what a page showed is gone with the page."""
+    root = Path(__file__).resolve().parents[2]
+    scripts = [*(root / "static").rglob("*.js"), *(root / "templates").rglob("*.html")]
+    assert {"live.js", "htmx.min.js"} <= {path.name for path in scripts}
+    storage = re.compile(r"localStorage|sessionStorage|indexedDB|caches\.open|document\.cookie")
+    assert {path.name for path in scripts if storage.search(path.read_text("utf-8"))} == set()
