@@ -67,23 +67,19 @@ class LeaseLost(Exception):
     """Somebody else follows the agent by now; what this worker still holds is old and must change nothing."""
 
 
-def _followed(agent_id: int, lease: UUID | None) -> Agent:
+def followed(agent_id: int, lease: UUID | None) -> Agent:
+    """The agent, locked until the caller's transaction ends. With `lease`, only while that holds, else `LeaseLost`."""
     agent = Agent.objects.select_for_update().get(pk=agent_id)
     if lease is not None and agent.lease_token != lease:
         raise LeaseLost(f"agent {agent} is followed by another worker")
     return agent
 
 
-def must_follow(agent_id: int, lease: UUID) -> None:
-    """Hold the lease until the caller's transaction ends; `LeaseLost` when it is somebody else's by now."""
-    _followed(agent_id, lease)
-
-
 @transaction.atomic
 def take_news(agent_id: int, news: News, *, lease: UUID | None = None) -> Taken:
     """Store what a poll brought. With `lease`, only while that is the agent's lease still, else `LeaseLost`."""
     now = timezone.now()
-    agent = _followed(agent_id, lease)
+    agent = followed(agent_id, lease)
     recovered = _answered(agent, news.origin.skew, now)
     changed: set[int] = set()
     stored, moved_any = 0, recovered
@@ -108,7 +104,7 @@ def take_news(agent_id: int, news: News, *, lease: UUID | None = None) -> Taken:
 def take_look(agent_id: int, health: Health, logs: Logs, *, lease: UUID | None = None) -> Taken:
     """Store that an agent without open gates is well, and which of its host's processes run."""
     now = timezone.now()
-    agent = _followed(agent_id, lease)
+    agent = followed(agent_id, lease)
     agent.version = health.version[:40]
     recovered = _answered(agent, health.origin.skew, now)
     there = Application.objects.filter(host=agent.host_id, name__in=logs.applications)
@@ -120,7 +116,7 @@ def take_look(agent_id: int, health: Health, logs: Logs, *, lease: UUID | None =
 @transaction.atomic
 def record_trouble(agent_id: int, text: str, *, at: datetime, lease: UUID | None = None) -> Taken:
     """Store that an agent does not answer as it should; the runs that depend on it are told once it lasts."""
-    agent = _followed(agent_id, lease)
+    agent = followed(agent_id, lease)
     is_new = not agent.trouble
     agent.trouble = text[:300]
     agent.trouble_since = agent.trouble_since or at

@@ -53,9 +53,8 @@ def project(
     crash("project.before-summary")
     if after.ended_at is not None:
         claims.release(run.pk, at=after.ended_at)
-        if (
-            before is not None and before.ended_at is None
-        ):  # once, and not when the rows are only written anew
+        # Once, and not when the rows are only written anew.
+        if before is not None and before.ended_at is None:
             results.apply(run, procedure.id, after)
     _summary(run, procedure, after, head, _OF_START if and_of_start else ())
 

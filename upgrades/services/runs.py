@@ -450,7 +450,7 @@ def report(run_id: int, events: Sequence[RunEvent], *, followed: tuple[int, UUID
 def _advance(run_id: int, more: tuple[RunEvent, ...] = (), followed: tuple[int, UUID] | None = None) -> bool:
     run = _locked(run_id)
     if followed is not None:
-        agents.must_follow(*followed)
+        agents.followed(*followed)
     procedure, state = _loaded(run)
     if state.is_over:
         return False
