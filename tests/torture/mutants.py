@@ -415,8 +415,8 @@ def nobody_looks_after_runs(patch):
 
 @mutant("leases", "I3", "all the time")
 def a_worker_without_the_lease_is_believed(patch):
-    true = agents._followed
-    patch(agents, "_followed", lambda agent_id, _lease: true(agent_id, None))
+    true = agents.followed
+    patch(agents, "followed", lambda agent_id, _lease: true(agent_id, None))
 
 
 @mutant("silence", "I10", "still did not say so")
