@@ -34,6 +34,7 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy runbook upgrades agent simulator
+	$(BIN)/mypy --config-file tests/mypy.ini --cache-dir .mypy_cache/tests tests
 	$(BIN)/lint-imports
 	$(BIN)/vermin --target=3.6- --violations --no-tips agent
 	$(BIN)/vermin --target=3.8- --violations --no-tips verifier

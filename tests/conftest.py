@@ -147,4 +147,4 @@ def evidence_folder(settings, tmp_path):
         "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": location}
     }
     yield settings.EVIDENCE_FOLDER
-    storages._storages.clear()
+    storages._storages.clear()  # type: ignore[attr-defined]

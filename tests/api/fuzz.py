@@ -270,7 +270,7 @@ class Fuzz:
                 f"{answer.status_code} {method} {path}?{query} {headers} {body[:300]!r}: {failed!r:.300}"
             )
         # Not answer.close(): that ends the connection of the test, too.
-        for close in answer._resource_closers:
+        for close in answer._resource_closers:  # type: ignore[attr-defined]
             close()
 
 

@@ -31,6 +31,7 @@ class FakeAgent:
         self.complete = True
         self.asked = []
         self.answer = None  # a function of the handler, instead of the proper answers
+        self.over = threading.Event()  # set at the end, so that an answer that waits for it ends, too
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -78,6 +79,7 @@ class FakeAgent:
         return {"applications": dict.fromkeys(asked["application"], entry)}
 
     def close(self):
+        self.over.set()
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()

@@ -196,7 +196,7 @@ def test_a_hostile_name_is_only_data_and_never_a_path(night, name, kept):
     """U01: the file lies under a name of ours below its run; its own name is kept as text, cleaned."""
     night.go_to("backup-database")
     upload = SimpleUploadedFile("x", b"content")
-    upload._name = name  # what a client sends; Django's own cleaning happens elsewhere
+    vars(upload)["_name"] = name  # what a client sends; Django's own cleaning happens elsewhere
     attach(night, upload=upload)
     row = Evidence.objects.get()
     assert row.name == kept

@@ -109,10 +109,9 @@ def signs_nonsense(handler, over):
 @pytest.fixture
 def bad(real_night):
     """The agent of the old server's host; the test says what it does. `over` ends whatever hangs."""
-    agent, agent.over = FakeAgent(), threading.Event()
+    agent = FakeAgent()
     agent.stands_for(real_night.agent("old"))
     yield agent
-    agent.over.set()
     agent.close()
 
 

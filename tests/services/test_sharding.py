@@ -24,10 +24,17 @@ PATIENCE = 240  # seconds, of what need not be quick in a test
 pytestmark = [pytest.mark.usefixtures("short_connections"), pytest.mark.django_db(transaction=True)]
 
 
+class Hall(FakeAgent):
+    """One server that stands for all agents and counts who was looked at. Those in `slow` answer only at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.looks, self.slow = Counter(), set()
+
+
 @pytest.fixture
 def hall():
-    """One server that stands for all agents and counts who was looked at. Those in `slow` answer only at the end."""
-    agent, agent.looks, agent.slow, agent.over = FakeAgent(), Counter(), set(), threading.Event()
+    agent = Hall()
     guard = threading.Lock()
 
     def answer(handler):
@@ -45,7 +52,6 @@ def hall():
 
     agent.answer = answer
     yield agent
-    agent.over.set()
     agent.close()
 
 

@@ -63,7 +63,7 @@ def test_an_act_does_not_wait_for_a_dead_broker_and_the_next_one_does_not_even_a
     def ring(run_id):
         asked.append(run_id)
         with current_app.connection_for_write(dead_redis) as connection:
-            tasks.advance_run.apply_async((run_id,), connection=connection)
+            tasks.advance_run.apply_async((run_id,), connection=connection)  # type: ignore[call-arg]
 
     bell(ring)
     for _ in range(3):

@@ -164,6 +164,8 @@ def form_of(command):
 class Team(Rehearsal):
     """A rehearsal whose crew acts over the pages, now and then twice, and now and then beyond its rights."""
 
+    chance: random.Random
+    people: dict
     __slots__ = ("acted_at", "chance", "people", "sent")
 
     def turn(self):

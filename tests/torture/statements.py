@@ -60,7 +60,7 @@ class FailingCommit:
 @contextlib.contextmanager
 def failing_commit(k, *, done):
     """The k-th commit fails. `done`: the server has it, and only its answer is lost; else it never came there."""
-    state, proper = FailingCommit(k), BaseDatabaseWrapper._commit
+    state, proper = FailingCommit(k), BaseDatabaseWrapper._commit  # type: ignore[attr-defined]
 
     def commit(self):
         state.passed += 1
@@ -73,11 +73,11 @@ def failing_commit(k, *, done):
         self.errors_occurred = True
         raise OperationalError("torture: the connection was lost at the commit")
 
-    BaseDatabaseWrapper._commit = commit
+    BaseDatabaseWrapper._commit = commit  # type: ignore[attr-defined]
     try:
         yield state
     finally:
-        BaseDatabaseWrapper._commit = proper
+        BaseDatabaseWrapper._commit = proper  # type: ignore[attr-defined]
         forget_connection()
 
 

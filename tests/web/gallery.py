@@ -301,7 +301,7 @@ def context():
 def render(nonce, *, rehearsal=False, signed_in=True):
     """The page as text, its elements marked with `nonce`."""
     request = RequestFactory().get("/gallery/?q=confserv&page=4")
-    request.csp_nonce = nonce
+    request.csp_nonce = nonce  # type: ignore[attr-defined]
     user = SimpleNamespace(
         is_authenticated=True, get_username=lambda: "olga", get_full_name=lambda: "Olga Petrova"
     )

@@ -41,7 +41,7 @@ def dialog(client):
         address = f"/environments/{environment.pk}/start/{procedure}/"
         return client.get(address) if not answers else client.post(address, {"look": "1", **answers})
 
-    ask.environment = environment
+    ask.environment = environment  # type: ignore[attr-defined]
     return ask
 
 
