@@ -19,6 +19,8 @@ DATA_LIMIT = 512 * 1024  # raw log bytes in one answer
 BODY_LIMIT = 1024 * 1024  # bytes of one answer's body
 LINE_LIMIT = 64 * 1024  # bytes of one line that travel; the rest of it is covered by a cut
 QUERY_LIMIT = 60 * 1024  # characters of a question's path and query
+FORM_LIMIT = 1024 * 1024  # bytes of a body that carries a query, where that is too long for a line
+CURSORS_LIMIT = 5000  # files that a question names
 WAIT_LIMIT = 25.0  # seconds a poll may wait for news
 CLOCK_WINDOW = 300.0  # seconds that the two clocks may differ
 DEPTH_LIMIT = 20  # levels of nesting in a body
@@ -31,6 +33,9 @@ TIME_HEADER = "Runbook-Time"
 NONCE_HEADER = "Runbook-Nonce"
 BOOT_HEADER = "Runbook-Boot"
 SIGNATURE_HEADER = "Runbook-Signature"
+CONTENT_HEADER = (
+    "Runbook-Content"  # hash of the body; with it the signature can be judged before the body is read
+)
 
 SECRET = re.compile(r"[0-9a-f]{64}\Z")
 NONCE = re.compile(r"[0-9a-f]{32}\Z")
@@ -98,10 +103,17 @@ def read_query(text: str) -> Pairs:
 
 
 def request_signature(
-    secret: str, agent: str, method: str, path: str, query: str, time: str, nonce: str
+    secret: str,
+    agent: str,
+    method: str,
+    path: str,
+    query: str,
+    time: str,
+    nonce: str,
+    content: str = _EMPTY_BODY,
 ) -> str:
-    """Signature of a question without a body; `query` is canonical."""
-    fields = [str(VERSION), agent, method, path, query, _EMPTY_BODY, time, nonce]
+    """Signature of a question; `query` is canonical, `content` the SHA-256 of its body."""
+    fields = [str(VERSION), agent, method, path, query, content, time, nonce]
     return _sign(_key(secret, agent, b"request"), fields)
 
 
@@ -119,18 +131,23 @@ def same(one: str, other: str) -> bool:
 
 
 def request_headers(
-    secret: str, agent: str, key_id: str, path: str, query: str, time: float, nonce: str
+    secret: str, agent: str, key_id: str, path: str, query: str, time: float, nonce: str, body: bytes = b""
 ) -> Dict[str, str]:
-    """The headers of a signed GET; `time` in seconds since 1970, `nonce` 32 hexadecimal digits used once."""
-    stamp = "%d" % time
-    return {
+    """The headers of a signed GET, or of a POST if there is a body, which then holds the query.
+
+    `time` in seconds since 1970, `nonce` 32 hexadecimal digits used once.
+    """
+    stamp, method, content = "%d" % time, "POST" if body else "GET", hashlib.sha256(body).hexdigest()
+    signature = request_signature(secret, agent, method, path, query, stamp, nonce, content)
+    headers = {
         VERSION_HEADER: str(VERSION),
         AGENT_HEADER: agent,
         KEY_HEADER: key_id,
         TIME_HEADER: stamp,
         NONCE_HEADER: nonce,
-        SIGNATURE_HEADER: request_signature(secret, agent, "GET", path, query, stamp, nonce),
+        SIGNATURE_HEADER: signature,
     }
+    return {**headers, CONTENT_HEADER: content} if body else headers
 
 
 def reply_headers(

@@ -14,6 +14,7 @@ from agent.messages import DATA_LIMIT, LINE_LIMIT, Cursor
 GLANCE = 0.02  # seconds between two glances at the folders while a poll waits for news
 SWEEP = 1.0  # seconds after which everything is looked at again, glance or not (silence, processes)
 PROCESS_AGE = 0.5
+ENTRY = 2048  # bytes of an answer's room that a file takes beside its data: a name can be long
 _GLANCE_SHARE = 20  # a glance may cost a twentieth of the time: in large folders they are rarer
 _ATTEMPTS = 20
 
@@ -173,16 +174,20 @@ def _news_of(
     """What is new in the files of one application, how the folder looked, and the bytes of data used."""
     for _ in range(_ATTEMPTS):
         listing = watched.listing()
+        there = {file.identity for file in listing.files}
+        gone = [_gone(cursors[file]) for file in cursors if file not in there and listing.complete]
+        used = len(gone) * ENTRY
+        if used > room:
+            # Old files are removed by the thousand. No log is told before the rest of them is, with the next answers.
+            gone, used = gone[: max(0, room) // ENTRY], max(0, room)
         try:
-            parts = _parts(watched.log, listing.files, cursors, room, now) if watched.log else []
+            parts = _parts(watched.log, listing.files, cursors, room - used, now) if watched.log else []
         except (Changed, FileNotFoundError):
             continue
         except (Refused, OSError) as error:
             reason = "A log file cannot be read: %s." % (getattr(error, "strerror", None) or error)
             return [], Listing([], listing.trouble + [reason], False), 0
-        there = {file.identity for file in listing.files}
-        gone = [_gone(cursors[file]) for file in cursors if file not in there and listing.complete]
-        used = sum(len(part.piece.data) for _, part in parts)
+        used += sum(len(part.piece.data) + ENTRY for _, part in parts)
         return gone + [_as_json(file, part) for file, part in parts], listing, used
     return [], Listing([], ["The log files change faster than they can be read."], False), 0
 
@@ -197,10 +202,12 @@ def _parts(
         start, mark = (cursor.offset, cursor.mark) if cursor else (0, "")
         if start == file.size and not mark:
             continue
+        if room <= 0:
+            break
         part = log.read(file, start, mark, room, now(), index < len(files) - 1)
         if part.state != "open" or part.piece.end > start:
             parts.append((file, part))
-            room -= len(part.piece.data)
+            room -= len(part.piece.data) + ENTRY
         if part.state == "open" and part.piece.end < part.size:
             break
     return parts

@@ -1,8 +1,10 @@
-"""The agent's door: signed GET questions below /v1/, signed answers, nothing else."""
+"""The agent's door: signed questions below /v1/, signed answers, nothing else."""
 
+import hashlib
 import http.client
 import http.server
 import io
+import re
 import secrets
 import select
 import socket
@@ -25,7 +27,11 @@ AT_ONCE = 4  # questions answered at the same time
 CONNECTIONS = 64
 HEAD_LIMIT = messages.QUERY_LIMIT + 20 * 1024  # bytes of a question's head; http.server alone takes 6 MB
 PATIENCE = 30.0  # seconds in which a question must have arrived, also the time a connection may idle
+PIECE = 64 * 1024  # bytes of a body that nobody wants, read at a time
+LONG = "/v1/poll"  # the one question that may name too many files for a line
 _NONCES = 200000  # questions within the time window, about 30 MB
+
+_LENGTH = re.compile(r"[0-9]{1,9}\Z", re.ASCII)
 
 _Query = Dict[str, List[str]]
 
@@ -85,8 +91,11 @@ class Agent:
         self._nonces = Nonces()
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
-    def recognise(self, headers: Any, path: str, query: str) -> Asker:
-        """Who asked; Refusal 401 if the signature is not of one of the keys. The clock is not looked at yet."""
+    def recognise(self, headers: Any, path: str, query: str, method: str = "GET", **body: str) -> Asker:
+        """Who asked; Refusal 401 if the signature is not of one of the keys. The clock is not looked at yet.
+
+        `content`, if there is a body: its SHA-256, as the question says it.
+        """
         name, nonce = headers.get(messages.AGENT_HEADER, ""), headers.get(messages.NONCE_HEADER, "")
         stamp, key_id = headers.get(messages.TIME_HEADER, ""), headers.get(messages.KEY_HEADER, "")
         given, secret = headers.get(messages.SIGNATURE_HEADER, ""), self.configuration.keys.get(key_id)
@@ -98,7 +107,7 @@ class Agent:
             and messages.NONCE.match(nonce)
             and messages.TIME.match(stamp)
         ):
-            expected = messages.request_signature(secret, name, "GET", path, query, stamp, nonce)
+            expected = messages.request_signature(secret, name, method, path, query, stamp, nonce, **body)
             if messages.same(expected, given):
                 return Asker(key_id, secret, nonce)
         raise Refusal(401, "signature", "The question is not signed with a key of this agent.")
@@ -153,7 +162,7 @@ class Agent:
         return {"applications": self._logs.list(self._applications(query))}
 
     def _poll(self, pairs: Pairs, alive: Callable[[], bool]) -> Optional[Dict[str, Any]]:
-        query = _only(pairs, {"application": 100, "cursor": 5000, "process": 100, "wait": 1})
+        query = _only(pairs, {"application": 100, "cursor": messages.CURSORS_LIMIT, "process": 100, "wait": 1})
         names = self._applications(query)
         cursors = tuple(messages.read_cursor(text) for text in query["cursor"])
         processes = dict(messages.read_process(text) for text in query["process"])
@@ -360,6 +369,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     wbufsize = 64 * 1024  # head and body of an answer leave together
     default_request_version = "HTTP/1.0"
     server: Server
+    _asker: Optional[Asker] = None  # of the question at hand, once its signature was found good
 
     def setup(self) -> None:
         super(Handler, self).setup()
@@ -374,16 +384,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         super(Handler, self).handle_one_request()
 
     def do_GET(self) -> None:
-        self.server.reading(self.request, None)
-        asker: Optional[Asker] = None
+        self._answer(self._asked_in_a_line)
+
+    def do_POST(self) -> None:
+        if self.path == LONG:
+            self._answer(self._asked_in_a_body)
+        else:
+            self.send_error(405)
+
+    def _answer(self, asked: Callable[[], Tuple[str, Pairs]]) -> None:
+        """Answers what was `asked`: path and pairs of a question that is signed and new, or a Refusal."""
+        self._asker = None
         try:
-            path, query, pairs = self._question()
-            asker = self.server.agent.recognise(self.headers, path, query)
-            self.server.agent.refuse_replay(self.headers)
+            path, pairs = asked()
             body = self.server.agent.answer(path, pairs, self._is_waited_for)
         except Refusal as refusal:
             self._note("%d %s" % (refusal.status, refusal.code))
-            self._reply(refusal.status, refusal.body(), asker)
+            self._reply(refusal.status, refusal.body(), self._asker)
         except OSError:
             self.close_connection = True
             raise
@@ -393,18 +410,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             failure = Refusal(
                 500, "failed", "The agent failed over this question; its own log has the reason."
             )
-            self._reply(failure.status, failure.body(), asker)
+            self._reply(failure.status, failure.body(), self._asker)
         else:
             if body is None:
                 self.close_connection = True
             else:
-                self._reply(200, body, asker)
+                self._reply(200, body, self._asker)
 
-    def _question(self) -> Tuple[str, str, Pairs]:
-        """Path, canonical query and its pairs; Refusal for what is no question at all."""
+    def _asked_in_a_line(self) -> Tuple[str, Pairs]:
+        self.server.reading(self.request, None)
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            raise Refusal(400, "body", "A question has no body.")
+            raise Refusal(400, "body", "A question in a line has no body.")
         if not self.path.startswith("/") or len(self.path) > messages.QUERY_LIMIT:
             raise Refusal(
                 400,
@@ -416,7 +433,44 @@ class Handler(http.server.BaseHTTPRequestHandler):
             pairs = messages.read_query(parts.query)
         except ValueError:
             raise Refusal(400, "query", "The query is not well formed.") from None
-        return parts.path, messages.canonical_query(pairs), pairs
+        query = messages.canonical_query(pairs)
+        self._asker = self.server.agent.recognise(self.headers, parts.path, query)
+        self.server.agent.refuse_replay(self.headers)
+        return parts.path, pairs
+
+    def _asked_in_a_body(self) -> Tuple[str, Pairs]:
+        """The body is kept only if what the head says of it is signed: nobody else can fill the host's memory."""
+        length = self.headers.get("Content-Length", "")
+        if "Transfer-Encoding" in self.headers or not _LENGTH.match(length):
+            self.close_connection = True
+            raise Refusal(400, "body", "A question in a body tells the body's length.")
+        if int(length) > messages.FORM_LIMIT:
+            self.close_connection = True
+            raise Refusal(
+                413, "too-large", "A question in a body has at most %d bytes." % messages.FORM_LIMIT
+            )
+        content = self.headers.get(messages.CONTENT_HEADER, "")
+        try:
+            self._asker = self.server.agent.recognise(self.headers, self.path, "", "POST", content=content)
+            self.server.agent.refuse_replay(self.headers)
+        except Refusal:
+            self._pass_over(int(length))
+            raise
+        body = self.rfile.read(int(length))
+        self.server.reading(self.request, None)
+        if not messages.same(hashlib.sha256(body).hexdigest(), content):
+            self.close_connection = True
+            raise Refusal(400, "body", "The body is not the one that was signed.")
+        try:
+            return self.path, messages.read_query(body.decode("ascii"))
+        except ValueError:
+            raise Refusal(400, "query", "The query is not well formed.") from None
+
+    def _pass_over(self, length: int) -> None:
+        """Reads what is left of a question, so that its refusal arrives: who still sends may lose the answer."""
+        while length > 0:
+            read = len(self.rfile.read(min(length, PIECE)))
+            length = length - read if read else 0
 
     def _is_waited_for(self) -> bool:
         """Whether the asker is still there: a poll for nobody must not occupy a place."""
@@ -447,11 +501,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def send_error(self, code: int, *_: Any, **__: Any) -> None:
-        """Answers what is not even a GET of HTTP: shortly, unsigned, and ends the connection."""
+        """Answers what is not even a question in HTTP: shortly, unsigned, and ends the connection."""
         self.close_connection = True
         status = 405 if code == 501 else code
         refusal = Refusal(
-            status, "http", "The agent answers GET only." if status == 405 else "This is no question."
+            status,
+            "http",
+            "The agent answers GET, and POST of %s." % LONG if status == 405 else "This is no question.",
         )
         self._note("%d http" % status)
         self._reply(status, refusal.body(), None)

@@ -433,9 +433,12 @@ def test_an_address_of_another_form_is_refused(url):
 
 
 def test_too_many_cursors_for_one_question_are_refused_before_it_is_sent():
-    cursors = [Cursor("confserv", FILE, number) for number in range(3000)]
+    cursors = [Cursor("confserv", FILE, number) for number in range(messages.CURSORS_LIMIT + 1)]
 
-    assert trouble(reply(news()), cursors=cursors).cause == "too-large"
+    found = trouble(reply(news()), cursors=cursors)
+
+    assert found.cause == "too-large"
+    assert "Move old log files out" in str(found)
 
 
 def test_an_address_shows_no_secret():

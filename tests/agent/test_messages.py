@@ -11,7 +11,7 @@ from agent.messages import Cursor, Nonsense
 
 SECRET = "5e" * 32
 NONCE = "0f" * 16
-REQUEST = ("fra-cfg-01", "GET", "/v1/poll", "wait=1", "1790000000", NONCE)
+REQUEST = ("fra-cfg-01", "GET", "/v1/poll", "wait=1", "1790000000", NONCE, "0a" * 32)
 REPLY = ("fra-cfg-01", NONCE, 200, "0" * 16, "1790000000.000", b"{}")
 
 

@@ -343,6 +343,119 @@ def test_the_longest_question_is_read_and_another_one_after_it(running):
             assert (answer.status, json.load(answer)["error"]["code"]) == (400, "version")
 
 
+def test_a_host_with_very_many_log_files_is_followed(start_agent):
+    """A server keeps its segments for weeks: the question that names them all does not fit into a line."""
+    agent = start_agent("confserv", "proxy")
+    for number in range(1000):
+        agent.write("confserv", f"{number} {'x' * 200}\n", f"confserv.{number:04}.log")
+    agent.write("proxy", "one\n")
+    names = ["confserv", "proxy"]
+
+    async def follow():
+        cursors: dict[str, Cursor] = {}
+        async with new_client() as client:
+
+            async def poll():
+                news = await client.poll(agent.address, applications=names, cursors=[*cursors.values()])
+                parts = [(name, part) for name in names for part in news.applications[name].files]
+                cursors.update({part.file: part.cursor(name) for name, part in parts})
+                return [part.data for _, part in parts]
+
+            while await poll():
+                pass
+            known = len(cursors)
+            agent.write("confserv", "news\n", "confserv.0500.log")
+            return known, await poll()
+
+    assert asyncio.run(follow()) == (1001, [b"news\n"])
+
+
+def test_a_listing_too_long_for_one_answer_is_asked_for_one_by_one(start_agent):
+    agent = start_agent("confserv", "proxy")
+    for name in agent.logs:
+        for number in range(1900):
+            agent.write(name, f"{number} {'x' * 160}\n", f"{name}.{'y' * 80}.{number:04}.log")
+
+    found = ask(agent.address, "logs", ["confserv", "proxy"])
+
+    assert {name: len(entry.files) for name, entry in found.applications.items()} == {
+        "confserv": 1900,
+        "proxy": 1900,
+    }
+    with pytest.raises(AgentTrouble, match="too large"):
+        ask(agent.address, "logs")
+
+
+def post(body: bytes, *, path="/v1/poll", signed_body=None, nonce=None, secret=SECRET, **changed) -> bytes:
+    """A poll whose query is its body, as it stands on the wire."""
+    headers = messages.request_headers(
+        secret, "fra-cfg-01", "k1", path, "", time.time(), nonce or secrets.token_hex(16), signed_body or body
+    )
+    headers.update({"Content-Length": str(len(body)), **changed})
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items() if value)]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def answers_to(running, *questions: bytes) -> list[tuple[int, str]]:
+    """Status and code of each answer, all over one connection; (0, "") where it ended instead."""
+    port, found = int(running.address.url.rsplit(":", 1)[1]), []
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        for question in questions:
+            try:
+                connection.sendall(question)
+                answer = http.client.HTTPResponse(connection)
+                answer.begin()
+                value = json.load(answer)
+            except (OSError, http.client.BadStatusLine):
+                found.append((0, ""))
+            else:
+                found.append((answer.status, value["error"]["code"] if "error" in value else ""))
+    return found
+
+
+def test_a_body_of_somebody_without_the_key_is_not_kept_and_the_connection_goes_on(running):
+    strange = post(b"application=confserv&" + b"x" * 400_000, secret="0b" * 32)
+
+    assert answers_to(running, strange, post(b"application=confserv")) == [(401, "signature"), (200, "")]
+
+
+def test_a_question_in_a_body_is_answered_once(running):
+    question = post(b"application=confserv", nonce="0c" * 16)
+
+    assert answers_to(running, question, question) == [(200, ""), (401, "replay")]
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        pytest.param(post(b"wait=2", signed_body=b"wait=1"), (400, "body"), id="another body"),
+        pytest.param(post(b"wait=1", **{"Content-Length": ""}), (400, "body"), id="no length"),
+        pytest.param(post(b"wait=1", **{"Content-Length": "-1"}), (400, "body"), id="a length below 0"),
+        pytest.param(post(b"wait=1", **{"Transfer-Encoding": "chunked"}), (400, "body"), id="in chunks"),
+        pytest.param(post(b"wait=1", **{"Content-Length": "1048577"}), (413, "too-large"), id="too long"),
+        pytest.param(post(b"wait=\xff"), (400, "query"), id="not ASCII"),
+        pytest.param(post(b"path=/etc/passwd"), (400, "query"), id="another name"),
+        pytest.param(post(b"wait=1", path="/v1/logs"), (405, "http"), id="another question"),
+        pytest.param(post(b"wait=1", **{messages.CONTENT_HEADER: ""}), (401, "signature"), id="no hash"),
+    ],
+)
+def test_a_body_that_is_no_question_is_refused(running, sent, answer):
+    assert answers_to(running, sent) == [answer]
+    assert ask(running.address, "health").applications == ("confserv",)
+
+
+def test_half_a_body_ends_with_its_connection(running):
+    port = int(running.address.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(post(b"application=confserv")[:-5])
+        connection.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, json.load(answer)["error"]["code"]) == (400, "body")
+
+    assert ask(running.address, "health").applications == ("confserv",)
+
+
 def test_a_poll_under_way_ends_with_the_agent(running):
     async def watch():
         async with new_client() as client:

@@ -242,6 +242,41 @@ def test_a_deleted_file_is_gone_and_the_others_go_on(tmp_path, reader):
     assert reader.seen[reader.order[1]] == b"two\nmore\n"
 
 
+def test_old_files_removed_in_one_sweep_are_all_told_before_any_log_goes_on(tmp_path, reader):
+    """Each answer has room for some hundreds; what a file had unread must be known as lost before the rest is judged."""
+    for number in range(600):
+        (tmp_path / f"confserv.{number}.log").write_bytes(b"%d\n" % number)
+    reader.poll_all()
+    for number in range(599):
+        (tmp_path / f"confserv.{number}.log").unlink()
+    with (tmp_path / "confserv.599.log").open("ab") as stream:
+        stream.write(b"more\n")
+    before = len(reader.states)
+
+    sizes = []
+    while files := reader.poll()["files"]:
+        sizes.append(len(messages.write_json(files)))
+
+    assert [state for _, state in reader.states[before:]] == ["gone"] * 599 + ["open"]
+    assert len(sizes) > 1
+    assert max(sizes) < messages.BODY_LIMIT
+
+
+def test_many_small_files_with_long_names_fit_into_their_answers(tmp_path, reader):
+    long = "\u4e00" * 70
+    for number in range(1500):
+        content = b"%d\n" % number + b"x" * 500 + b"\n"
+        (tmp_path / f"confserv.{number:04}{long}.log").write_bytes(content)
+
+    sizes = []
+    while files := reader.poll()["files"]:
+        sizes.append(len(messages.write_json(files)))
+
+    assert len(reader.seen) == 1500
+    assert all(len(seen) > 500 for seen in reader.seen.values())
+    assert max(sizes) < messages.BODY_LIMIT
+
+
 def test_a_folder_that_is_away_makes_no_file_gone(tmp_path):
     folder = tmp_path / "log"
     folder.mkdir()

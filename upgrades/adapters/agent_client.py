@@ -117,6 +117,17 @@ class AgentAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class _Question:
+    """A signed question as it leaves; `nonce` must come back in its answer's signature."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
     """A signed answer of the agent that was asked."""
 
@@ -188,7 +199,20 @@ class AgentClient:
         return await self._ask(address, "/v1/health", [], agent_replies.read_health)
 
     async def logs(self, address: AgentAddress, applications: Sequence[str] = ()) -> Logs:
-        """Processes and log files of these applications (none: of all). Watermarks are taken from this."""
+        """Processes and log files of these applications (none: of all). Watermarks are taken from this.
+
+        Where they have more files than one answer can list, each is asked for alone.
+        """
+        try:
+            return await self._logs(address, applications)
+        except AgentTrouble as trouble:
+            if trouble.cause != "too-large" or len(applications) < 2:
+                raise
+        alone = [await self._logs(address, [name]) for name in applications]
+        found = {name: entry for logs in alone for name, entry in logs.applications.items()}
+        return Logs(alone[-1].origin, found)
+
+    async def _logs(self, address: AgentAddress, applications: Sequence[str]) -> Logs:
         pairs = [("application", name) for name in applications]
         return await self._ask(
             address,
@@ -275,12 +299,17 @@ class AgentClient:
         self, address: AgentAddress, path: str, pairs: list[tuple[str, str]], wait: float
     ) -> _Answer:
         """One signed question and its signed answer within the deadline."""
-        url, headers, nonce = self._question(address, path, pairs)
+        question = self._question(address, path, pairs)
         seconds = min(max(wait, 0.0), messages.WAIT_LIMIT) + self._deadline
         try:
             connections = self._connections(address.certificate)
-            async with asyncio.timeout(seconds), connections.stream("GET", url, headers=headers) as response:
-                return await self._receive(address, nonce, response)
+            async with (
+                asyncio.timeout(seconds),
+                connections.stream(
+                    question.method, question.url, headers=question.headers, content=question.body
+                ) as response,
+            ):
+                return await self._receive(address, question.nonce, response)
         except TimeoutError:
             why = f"no whole answer came within {seconds:g} seconds."
             raise AgentTrouble(
@@ -295,24 +324,26 @@ class AgentClient:
         except (httpx.TransportError, ssl.SSLError) as error:
             raise _unreachable(address.agent, error) from None
 
-    def _question(
-        self, address: AgentAddress, path: str, pairs: list[tuple[str, str]]
-    ) -> tuple[str, dict[str, str], str]:
-        """Address, headers and nonce of a signed question."""
+    def _question(self, address: AgentAddress, path: str, pairs: list[tuple[str, str]]) -> _Question:
+        """A signed question. What is too long for a line goes in a body: a poll of a host with very many log files."""
         if not _is_url(address.url):
             why = "its address is not of the form https://host:port."
             raise AgentTrouble("refused", address.agent, why, "Correct it in the agent's registration.")
         if not messages.SECRET.match(address.secret):
             why = "its key cannot be read here, as after a change of SECRET_KEY."
             raise AgentTrouble("refused", address.agent, why, "Make a new key on the agent's page.")
-        query, nonce = messages.canonical_query(pairs), self._nonce()
+        query, body, nonce = messages.canonical_query(pairs), b"", self._nonce()
         if len(path) + len(query) >= messages.QUERY_LIMIT:
-            why = "the question names too many log files."
-            raise AgentTrouble("too-large", address.agent, why, "Ask for fewer applications at once.")
+            query, body = "", query.encode("ascii")
+        if len(body) > messages.FORM_LIMIT or len(pairs) > messages.CURSORS_LIMIT:
+            why = f"it watches more log files than a question can name, which is {messages.CURSORS_LIMIT} or fewer."
+            now = "Move old log files out of its folders."
+            raise AgentTrouble("too-large", address.agent, why, now)
         headers = messages.request_headers(
-            address.secret, address.agent, address.key_id, path, query, self._now(), nonce
+            address.secret, address.agent, address.key_id, path, query, self._now(), nonce, body
         )
-        return address.url.rstrip("/") + path + ("?" + query if query else ""), headers, nonce
+        url = address.url.rstrip("/") + path + ("?" + query if query else "")
+        return _Question("POST" if body else "GET", url, headers, body, nonce)
 
     async def _receive(self, address: AgentAddress, nonce: str, response: httpx.Response) -> _Answer:
         """The answer, if it is this agent's and to this question; anything else is thrown away unread."""

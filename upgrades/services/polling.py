@@ -446,8 +446,9 @@ class Loop:
         """One look at an agent that no open run needs."""
         agent = await _thread(Agent.objects.get, pk=agent_id)
         try:
-            health = await self.client.health(agents.address_of(agent))
-            logs = await self.client.logs(agents.address_of(agent))
+            address = agents.address_of(agent)
+            health = await self.client.health(address)
+            logs = await self.client.logs(address, health.applications)
         except AgentTrouble as trouble:
             await _thread(_trouble, agent_id, self.token, str(trouble))
         else:
