@@ -151,6 +151,17 @@ def test_the_trouble_with_a_bad_agent_is_recorded_and_the_good_one_goes_on(real_
     assert not LogLine.objects.filter(file__application__name="confserv").exists()
 
 
+def test_a_server_that_kept_a_thousand_segments_is_followed_as_any_other(real_night, good):
+    """Their names do not fit into a line of HTTP: its gates stayed shut for good."""
+    for number in range(1000):
+        good.write("confserv_b", f"old segment {number}\n", f"confserv_b.{number:04}.log")
+    with following():
+        wait_for(lambda: LogFile.objects.filter(application__name="confserv_b").count() == 1000)
+        good.write("confserv_b", READY)
+        wait_for(lambda: LogLine.objects.filter(event="21-22170").exists())
+    assert real_night.agent("new").trouble == ""
+
+
 def waits(agent):
     """The seconds for which each poll let the agent wait, in order."""
     polls = [urlsplit(path) for path in agent.asked if path.startswith("/v1/poll")]
