@@ -280,6 +280,33 @@ def test_a_segment_that_has_a_head_of_its_own_is_in_no_doubt(launching):
     assert judged(launching)[0] == "upgrade-mode"
 
 
+@pytest.mark.parametrize(
+    "first", [b"", DEBUG, UNKNOWN], ids=["an event", "debug output", "half a line or so"]
+)
+def test_an_extract_of_the_log_that_is_made_during_the_step_proves_nothing(launching, first):
+    """As by `grep 25301 confserv.log > confserv-25301.log`: a new file with old lines, but no head."""
+    tell(launching, part(BEFORE))
+    tell(launching, part(first + UPGRADE_MODE + READY, file=OTHER, name="confserv-25301.log"))
+    assert is_in_doubt(launching)
+    [text] = LogLine.objects.filter(kind=LogLine.Kind.FOREIGN).values_list("text", flat=True)
+    assert text.startswith("confserv-25301.log begins without the head")
+
+
+def test_the_head_of_a_new_file_may_come_with_a_later_answer_than_its_first_line(launching):
+    tell(launching, part(BEFORE))
+    content = b"Genesys Configuration Server\n" + HEAD + UPGRADE_MODE + READY
+    tell(launching, part(content, file=OTHER, room=30))
+    tell(launching, part(content, 29, file=OTHER))
+    assert judged(launching)[0] == "upgrade-mode"
+
+
+def test_the_first_log_of_a_server_may_begin_without_a_head(launching):
+    """There is none that it could be an extract of; an agent may have come to see it in the middle of a step."""
+    LogFile.objects.all().delete()
+    tell(launching, part(UPGRADE_MODE + READY, file=OTHER, name="confserv-b.log"))
+    assert not LogLine.objects.filter(kind=LogLine.Kind.FOREIGN).exists()
+
+
 def test_a_copy_changes_no_total(launching):
     tell(launching, part(BEFORE + TOTAL))
     tell(launching, part(BEFORE + TOTAL + TOTAL.replace(b"84", b"7"), len(BEFORE + TOTAL)))

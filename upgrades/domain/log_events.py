@@ -214,6 +214,11 @@ class ParserState:
             free_text=application_type in (SOLUTION_CONTROL_SERVER, LOCAL_CONTROL_AGENT),
         )
 
+    @property
+    def is_headless(self) -> bool:
+        """Whether the file's top was read and is no head: an event, debug output or something else stands there."""
+        return self.head_lines < 0 and not self.head_key_seen
+
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON's own types; `from_json` makes the same state of it."""
         return {

@@ -241,6 +241,26 @@ def _doubt_if_alike(file: LogFile, now: datetime) -> int:
     return 1
 
 
+def _doubt_if_headless(file: LogFile, now: datetime) -> list[LogLine]:
+    """Say of a new file that begins without a head, beside others: an extract of a log holds nothing but old lines.
+
+    Servers write one at the top of each file and segment. Of the first file of all nothing is said: a step that begins
+    later has its watermark there.
+    """
+    others = LogFile.objects.filter(application=file.application_id).exclude(identity=file.identity)
+    if not others.exists():
+        return []
+    text = (
+        f"{file.name} begins without the head that a server writes at the top of each of its files: "
+        "it may be an extract of another one, made by hand. Once this is set aside, its lines count"
+    )
+    return [
+        LogLine(
+            file=file, offset=0, length=0, kind=LogLine.Kind.FOREIGN, text=text[:4000], raw=b"", read_at=now
+        )
+    ]
+
+
 def _lose(file: LogFile, part: FilePart, now: datetime) -> int:
     """A file that shrank, or went away before all of it was read, leaves a gap that everybody can see.
 
@@ -295,9 +315,8 @@ def _tell_unended(application: Application, follower: FilePart, now: datetime) -
 
 def _read(application: Application, file: LogFile, part: FilePart, now: datetime) -> int:
     data, cuts = _as_sent(part)
-    state, records = read(
-        ParserState.from_json(file.parser_state), data, part.start, cuts=cuts, final=part.partial
-    )
+    before = ParserState.from_json(file.parser_state)
+    state, records = read(before, data, part.start, cuts=cuts, final=part.partial)
     was_behind = file.unread > 0
     file.cursor, file.mark, file.size = part.end, part.mark, part.size
     file.state, file.parser_state = "open", state.to_json()
@@ -307,6 +326,8 @@ def _read(application: Application, file: LogFile, part: FilePart, now: datetime
     where = _Bytes(data, part.start, cuts)
     rows = [row for record in records if (row := _row(file, record, number, where, now)) is not None]
     rows += _contradictions(application, file, records, where, now)
+    if before.head_lines >= 0 and state.is_headless:
+        rows += _doubt_if_headless(file, now)
     LogLine.objects.bulk_create(rows, ignore_conflicts=True)
     crash("news.lines-stored")
     totals = [record for record in records if isinstance(record, ClientTotal)]
