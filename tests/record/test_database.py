@@ -259,6 +259,36 @@ def test_the_command_names_what_it_found_and_fails(sealed, vault, tmp_path):
     assert errors.getvalue() == f"run {sealed.run_id}: broken at event 4: event 4 is missing\n"
 
 
+def told(vault, keys, *lines):
+    """What the command says with these keys kept outside; empty when the record is what was written."""
+    keys.write_text("".join(f"{line}\n" for line in lines))
+    errors = StringIO()
+    try:
+        call_command("verify", checkpoints=vault.file, key=keys, stdout=StringIO(), stderr=errors)
+    except CommandError as refusal:
+        return errors.getvalue() or str(refusal)
+    return ""
+
+
+def test_a_key_kept_outside_signs_no_more_once_the_next_one_has_begun(sealed, vault, tmp_path):
+    keys, old = tmp_path / "keys.txt", vault.key.public.text
+    vault.new_key("second")
+    note(sealed)
+    assert vault.sign(timezone.now() + timedelta(minutes=12)) == 3
+    new = vault.key.public.text
+    assert told(vault, keys, old, f"3 {new}") == told(vault, keys, old, new) == ""
+    assert "checkpoint 2 in the file: it is signed by a key that had ended" in told(
+        vault, keys, old, f"2 {new}"
+    )
+    assert "checkpoint 3 in the file: it is signed by a key that had ended" in told(
+        vault, keys, old, f"4 {new}"
+    )
+    assert "checkpoint 3 in the file: it is not signed by a key that you gave" in told(vault, keys, old)
+    assert "oldest first" in told(vault, keys, f"3 {new}", f"1 {old}")
+    assert "holds no key" in told(vault, keys)
+    assert "holds no public key" in told(vault, keys, "3 " + new.replace("+", ""))
+
+
 # What goes into the register.
 
 

@@ -20,7 +20,6 @@ from upgrades.domain.checkpoint import (
     Leaf,
     NotACheckpoint,
     Note,
-    PublicKey,
     Tree,
     note_hash,
     read_leaf,
@@ -73,11 +72,12 @@ def _missing_end(run_id: int) -> BrokenLink | None:
     return None
 
 
-def broken_record(file: Path | None = None, keys: Iterable[PublicKey] = ()) -> Iterator[Broken]:
+def broken_record(file: Path | None = None, keys: Iterable[store.KnownKey] = ()) -> Iterator[Broken]:
     """Check everything; the first broken record of each run, book, checkpoint and file comes out.
 
     `file`: checkpoints that were kept outside; where it and the database differ, it is believed. `keys`: keys that were
-    kept outside; without them those that the register names are believed.
+    kept outside, oldest first, each with its first checkpoint (0: not known); without them those that the register
+    names are believed.
     """
     kept = Kept.read(file) if file is not None else Kept()
     yield from kept.trouble
@@ -204,27 +204,26 @@ def _joined(database: Sealed, file: Sealed) -> Sealed:
 class _Keys:
     """Who may sign: keys kept outside, or those of the register, each from its first checkpoint on."""
 
-    pinned: tuple[PublicKey, ...]
+    pinned: tuple[store.KnownKey, ...]
     named: tuple[store.KnownKey, ...]
 
     def mistake(self, note: Note) -> str:
         """Why the note is not signed as it must be; empty when it is."""
-        if self.pinned:
-            signed = any(is_signed_by(note, key) for key in self.pinned)
-            return "" if signed else "it is not signed by a key that you gave"
-        begun = [
-            item for item in self.named if item.first is not None and item.first <= note.checkpoint.number
-        ]
-        if not begun:
+        keys = self.pinned or self.named
+        begun = [item for item in keys if item.first is not None and item.first <= note.checkpoint.number]
+        if not begun and not self.pinned:
             return "the register names no key that signs it"
-        if is_signed_by(note, begun[-1].key):
+        # Each ends where the next one begins; of keys kept outside that may not be known.
+        if not any(item.first == 0 for item in keys):
+            begun = begun[-1:]
+        if any(is_signed_by(note, item.key) for item in begun):
             return ""
-        if any(is_signed_by(note, item.key) for item in self.named):
+        if any(is_signed_by(note, item.key) for item in keys):
             return "it is signed by a key that had ended before it, or had not begun"
-        return "its signature is wrong"
+        return "it is not signed by a key that you gave" if self.pinned else "its signature is wrong"
 
 
-def _keys(pinned: Iterable[PublicKey]) -> _Keys:
+def _keys(pinned: Iterable[store.KnownKey]) -> _Keys:
     return _Keys(tuple(pinned), tuple(store.known_keys()))
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from upgrades.domain.checkpoint import PublicKey, read_key
+from upgrades.adapters.checkpoint_store import KnownKey
+from upgrades.domain.checkpoint import read_key
 from upgrades.management.commands.rebuild import wanted
 from upgrades.services.record import broken_record, broken_runs
 
@@ -28,7 +29,10 @@ class Command(BaseCommand):
             "--checkpoints", type=Path, metavar="FILE", help="checkpoints that were kept outside the database"
         )
         parser.add_argument(
-            "--key", type=Path, metavar="FILE", help="public keys that were kept outside, one in a line"
+            "--key",
+            type=Path,
+            metavar="FILE",
+            help="public keys that were kept outside, oldest first; each later one behind the number of its first checkpoint",
         )
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -53,11 +57,23 @@ class Command(BaseCommand):
         self.stdout.write(f"{len(runs)} runs checked: every record is what was written.")
 
 
-def _keys(path: Path | None) -> list[PublicKey]:
+def _keys(path: Path | None) -> list[KnownKey]:
+    """As `verify_record.py` reads them: the oldest key signed from the first checkpoint on, whatever is not said."""
     if path is None:
         return []
     try:
-        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
-        return [read_key(words[-1]) for words in lines]  # before it may stand its first checkpoint
+        lines = [line.partition(" ") for line in map(str.strip, path.read_text().splitlines()) if line]
+        keys = [
+            KnownKey(read_key(text or number), int(number) if text else 0 if place else 1)
+            for place, (number, _, text) in enumerate(lines)
+        ]
     except ValueError as mistake:
         raise CommandError(f"{path} holds no public key: {mistake}.") from None
+    if not keys:
+        raise CommandError(f"{path} holds no key.")
+    begun = [item.first for item in keys if item.first]
+    if begun != sorted(set(begun)):
+        raise CommandError(
+            f"The keys in {path} are not in the order of their first checkpoints, oldest first."
+        )
+    return keys
