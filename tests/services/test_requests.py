@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from tests.factories import make_environment, make_user
+from tests.factories import make_environment, make_user, stand_in
 from tests.services.night import REASON, Night, at_once, check_every_run
 from upgrades.domain import run as core
 from upgrades.domain.gates import digest_to_sign
 from upgrades.domain.refusal import BadInput, GateClosed, NotAllowed, OutOfTurn
-from upgrades.models import Membership, Presence, RunRequest
+from upgrades.models import Membership, Notice, Presence, RunRequest
 from upgrades.queries.approvals import count_waiting, inbox
 from upgrades.services import holding, runs
 from upgrades.services.people import actor_for, actor_id
@@ -198,6 +198,24 @@ def test_an_emergency_marks_the_run_and_its_review_is_open_until_an_auditor_clos
     night.act(core.ReviewOverride(number=number, text=REASON), auditor)
     assert (night.row.emergencies, night.row.reviews_open) == (1, 0)
     check_every_run()
+
+
+def test_no_deputy_is_asked_to_sign_an_emergency():
+    """The core takes the second signature of a role of one's own alone: nobody is called for what would be refused."""
+    night = stand({"role": "approver", "signatures": 2, "override": True})
+    sign = night.sign()
+    deputy = make_user("auditor", environment=night.environment)
+    stand_in(night.environment, deputy, night.approver)
+    night.act(core.AskOverride(step=sign.step, visit=sign.visit, gate=sign.gate, reason=REASON))
+    assert (count_waiting(deputy), count_waiting(night.approver)) == (
+        1,
+        2,
+    )  # the approval, and beside it the emergency
+    asked = Notice.objects.filter(kind="approval-wanted", title__startswith="Deviation").latest("pk")
+    assert set(asked.deliveries.values_list("user", flat=True)) == {night.approver.pk}
+    number = len(night.state.deviations)
+    with pytest.raises(NotAllowed, match="may not sign an emergency override"):
+        night.act(core.SignDeviation(number=number, comment=REASON), deputy)
 
 
 # Holding, and who is there.

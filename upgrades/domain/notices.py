@@ -72,7 +72,7 @@ def told_by_role(kind: Kind, roles: Iterable[str]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """`identity` names the event within its run. `rights` and `barred` say who can give a wanted signature."""
+    """`identity` names the event within its run. `rights`, `barred` and `by_deputies` say who can give a wanted signature."""
 
     kind: Kind
     identity: str
@@ -83,6 +83,7 @@ class Notice:
     gate: str = ""
     rights: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
+    by_deputies: bool = True
 
 
 def notices_of(
@@ -205,6 +206,7 @@ def _deviation(procedure: Procedure, state: RunState, deviation: Deviation, seq:
         step=deviation.step,
         rights=rights,
         barred=_barred(state) | {signer.id for signer in there},
+        by_deputies=not deviation.is_emergency,
     )
 
 

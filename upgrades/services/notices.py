@@ -50,6 +50,7 @@ class _Told:
     row: Notice
     rights: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
+    by_deputies: bool = True
     started_at: datetime | None = None
 
 
@@ -91,7 +92,7 @@ def _of_run(run: Run, notice: core.Notice, at: datetime) -> _Told:
         path=path,
         at=at,
     )
-    return _Told(row, notice.rights, notice.barred, run.started_at)
+    return _Told(row, notice.rights, notice.barred, notice.by_deputies, run.started_at)
 
 
 # What no event says: time has passed.
@@ -244,9 +245,8 @@ def _is_told(told: _Told, person: Actor, choice: bool | None) -> bool:
         return choice
     if told.row.kind == Kind.APPROVAL and told.started_at is not None:
         signer = person.signing(told.started_at)
-        rights = set(signer.roles).union(
-            *(one.roles for one in signer.stands_for if one.id not in told.barred)
-        )
+        absent = signer.stands_for if told.by_deputies else ()
+        rights = set(signer.roles).union(*(one.roles for one in absent if one.id not in told.barred))
         return person.id not in told.barred and bool(rights & told.rights)
     return told_by_role(Kind(told.row.kind), person.roles)
 
