@@ -139,6 +139,13 @@ def test_the_list_is_narrowed(auditor, stage):
         assert f">{count} start{'' if count == 1 else 's'}" in shown, query
 
 
+def test_a_corrected_value_is_no_overridden_gate(auditor, stage):
+    stage.act(CorrectFact(name="target", value="8.5.102", reason=REASON))
+    stage.act(SignDeviation(number=1), by=stage.approver)
+    assert ">1 start" in text(auditor, "/audit/", only="deviations")
+    assert ">0 starts" in text(auditor, "/audit/", only="overrides")
+
+
 def test_a_search_is_saved_used_and_forgotten(auditor, stage):
     answer = auditor.post("/audit/searches/", {"name": "Refused", "query": "status=refused"})
     assert (answer.status_code, answer["Location"]) == (302, "/audit/?status=refused")
@@ -282,6 +289,24 @@ def test_the_access_review_tells_who_has_what_since_when_and_what_is_odd(auditor
     page = text(auditor, "/audit/access/")
     assert "role taken" in page
     assert "What to look at" not in page
+
+
+def test_the_access_review_names_who_gave_a_role_to_a_group(auditor, stage):
+    admin = make_user("administrator", environment=stage.environment, first_name="Greta", last_name="Voss")
+    members.give_group(environment_id=stage.environment.pk, group="ops-night", role="approver", by=admin)
+    member = make_user(first_name="Nora")
+    stage.environment.memberships.create(
+        user=member, role="approver", group="ops-night", given_by=f"user:{admin.pk}"
+    )
+    stage.environment.memberships.create(user=make_user(), role="operator", group="of old")
+    page = text(auditor, "/audit/access/")
+    assert "Greta Voss, to the group “ops-night”" in page
+    assert "nobody knows who, to the group “of old”" in page
+
+
+def test_whoever_administers_what_he_operates_is_something_to_look_at(auditor, stage):
+    make_user("administrator", "operator", environment=stage.environment)
+    assert "Nobody gives a role to himself; still, ask" in text(auditor, "/audit/access/")
 
 
 def written_by_triggers():

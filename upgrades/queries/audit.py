@@ -148,7 +148,11 @@ def _with(only: str) -> QuerySet[RunEvent]:
         case "deviations":
             return RunEvent.objects.filter(kind=DeviationAsked.kind)
         case "overrides":
-            asked = RunEvent.objects.filter(kind=DeviationAsked.kind).exclude(text__contains='"what":"doubt"')
+            # Not one set aside for a doubt, nor a corrected value: no gate opened by these.
+            opening = Q(text__contains='"what":"override"') | Q(text__contains='"what":"emergency"')
+            asked = RunEvent.objects.filter(
+                opening | Q(text__contains='"what":"skip"'), kind=DeviationAsked.kind
+            )
             return RunEvent.objects.filter(kind=DeviationSigned.kind, run__in=asked.values("run"))
         case _:
             return RunEvent.objects.filter(kind=AttemptRefused.kind)

@@ -295,11 +295,13 @@ def access_report(
 
 
 def _given(entries: Iterable[register.Entry]) -> dict[tuple[int, str, str], register.Entry]:
-    """The newest entry that gave a role, by environment, person and role."""
+    """The newest entry that gave a role, by environment, person or group, and role."""
     found = {}
     for entry in entries:
         if entry.kind == "role.given":
             found[_environment(entry), entry.body["user"], entry.body["role"]] = entry
+        elif entry.kind == "group.given":
+            found[_environment(entry), f"group:{entry.body['group']}", entry.body["role"]] = entry
     return found
 
 
@@ -321,7 +323,7 @@ def _members(
                 member.user.get_full_name() or "–",
                 member.user.get_username(),
                 moment(entry.at) if entry else "before the register began",
-                entry.by.name if entry else "",
+                _giver(member, given),
                 moment(member.user.last_login) or "never",
                 "active" if member.user.is_active else "switched off",
             )
@@ -337,6 +339,15 @@ def _members(
         "State",
     )
     return Table("Roles now", columns, (18, 11, 14, 13, 14, 10, 13, 7), tuple(rows), "Nobody has a role.")
+
+
+def _giver(member: Membership, given: Mapping[tuple[int, str, str], register.Entry]) -> str:
+    """Who gave the role; of one that follows a group of the sign-in provider, whoever gave it to the group."""
+    whom = f"group:{member.group}" if member.group else f"user:{member.user_id}"
+    entry = given.get((member.environment_id, whom, member.role))
+    if not member.group:
+        return entry.by.name if entry else ""
+    return f"{entry.by.name if entry else 'nobody knows who'}, to the group “{member.group}”"
 
 
 def _oddities(members: Sequence[Membership], names: dict[int, str]) -> Table:
@@ -358,7 +369,7 @@ def _odd(roles: set[str], *, active: bool) -> Iterator[str]:
     if {"operator", "approver"} <= roles:
         yield "Operates and approves. Never in one run: the application refuses that. Still, ask whether both are needed."
     if "administrator" in roles and roles & {"operator", "approver"}:
-        yield "An administrator who also operates or approves can give that right to himself."
+        yield "Administers what he operates or approves. Nobody gives a role to himself; still, ask whether both are needed."
     if not active:
         yield "The account is switched off and still has roles. Take them away."
 
