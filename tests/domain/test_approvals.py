@@ -1,6 +1,8 @@
 """Approvals of a run: who may sign what and when, on a table."""
 
+import dataclasses
 from datetime import timedelta
+from typing import get_args
 
 import pytest
 
@@ -75,6 +77,31 @@ def test_the_matrix_of_who_signs(who, signs):
     here = {**scene.here, "gate": "approval", "digest": digest(scene)}
     assert may(scene, run.Sign(**here), who) is signs
     assert may(scene, run.Reject(**here, reason=REASON), who) is signs
+
+
+OF_WORKERS = (run.Begin, run.Complete, run.Report)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in get_args(run.Command) if kind not in OF_WORKERS], ids=lambda kind: kind.__name__
+)
+def test_a_worker_decides_nothing_that_is_for_people(kind):
+    """ASVS 8.3.3: whatever roles it may claim, what it does goes by its own right, never by that of whoever is asked."""
+    scene = scene_with(EMERGENCY)
+    known = {
+        **scene.here,
+        "visit": 1,
+        "gate": "approval",
+        "digest": digest(scene),
+        "what": "skip",
+        "to": BOTH,
+    }
+    known |= {"number": 1, "doubt": 1, "evidence": 0, "size": 0, "by_run": 2}
+    command = kind(**{item.name: known.get(item.name, REASON) for item in dataclasses.fields(kind)})
+    posing = dataclasses.replace(WORKER, roles=("operator", "approver", "auditor", "administrator"))
+    for worker in (WORKER, posing):
+        with pytest.raises(NotAllowed, match="only a person can"):
+            run.decide(scene.procedure, scene.state, command, worker)
 
 
 def test_whoever_holds_the_step_does_not_approve_it():

@@ -308,6 +308,10 @@ def start(procedure: Procedure, started: e.RunStarted) -> list[RunEvent]:
 
 def decide(procedure: Procedure, state: RunState, command: Command, by: Actor) -> list[RunEvent]:
     """The events that `command` causes, or a `Refused` that says why not. An empty list: nothing more happens."""
+    if by.kind != "person" and not isinstance(command, Begin | Complete | Report):
+        raise NotAllowed(
+            f"{by.name} may not do this: only a person can. A worker reports, begins what is due and completes it."
+        )
     if by.token and isinstance(command, SIGNATURES):
         raise NotAllowed(BY_TOKEN)
     match command:
@@ -348,8 +352,6 @@ def _need_second(state: RunState, by: Actor, policy: Policy, act: str) -> list[S
 
     A deputy is bound twice: neither he nor whom he stands in for may have a hand in the run.
     """
-    if by.kind != "person":
-        raise NotAllowed(f"{by.name} may not {act}: only a person can sign.")
     able = [one for one in _rights(state, by) if one.rights & set(policy.rights)]
     if not able:
         raise NotAllowed(
@@ -721,7 +723,7 @@ def _sign_override(
 ) -> list[RunEvent]:
     """The second person is nobody who has a hand in the run; a role in the team is enough, for nobody else is there."""
     act = "sign an emergency override"
-    if by.kind != "person" or not set(by.roles) & set(SECONDS):
+    if not set(by.roles) & set(SECONDS):
         raise NotAllowed(f"{by.name} may not {act}: that takes the role {' or '.join(SECONDS)}.")
     why = barred(state, by.id) or (
         "whoever asked for it cannot sign" if by.id == deviation.asked_by.id else ""
@@ -738,7 +740,7 @@ def _sign_override(
 
 
 def _review(state: RunState, command: ReviewOverride, by: Actor) -> list[RunEvent]:
-    if by.kind != "person" or "auditor" not in by.roles:
+    if "auditor" not in by.roles:
         raise NotAllowed(f"{by.name} may not close the review: that takes the role auditor.")
     text = checked(command.text, what="The text", least=REASON)
     if command.number == e.WHOLE_RUN and state.is_emergency:
@@ -873,7 +875,7 @@ def _may_reject(state: RunState, deviation: Deviation, by: Actor) -> None:
     policy = policy_of(state, DEVIATION)
     rights = set().union(*(one.rights for one in _rights(state, by)))
     allowed = SECONDS if deviation.is_emergency else policy.rights
-    if by.kind != "person" or not rights & set(allowed):
+    if not rights & set(allowed):
         raise NotAllowed(f"{by.name} may not reject a deviation: that takes {_or(policy)}.")
 
 
@@ -986,7 +988,7 @@ def _burdens(state: RunState, command: TakeOver | CloseBurden, by: Actor) -> lis
 
 
 def _take_over(state: RunState, burden: Burden, command: TakeOver, by: Actor) -> list[RunEvent]:
-    if by.kind != "person" or not set(by.roles) & {"operator", "approver"}:
+    if not set(by.roles) & {"operator", "approver"}:
         raise NotAllowed(f"{by.name} may not take this over: that takes the role operator or approver.")
     if by.id == state.starter.id or by.id in state.executors:
         raise NotAllowed(
