@@ -261,6 +261,50 @@ def test_an_easy_password_is_not_taken(client, nina, easy):
     assert nina.check_password(PASSWORD)
 
 
+def test_a_password_counts_from_its_first_character_to_its_last(client, nina):
+    """ASVS 6.2.8, 6.2.9: nothing is cut off, trimmed or made small."""
+    long = " Quiet night in Frankfurt " + "éß一" * 34
+    assert len(long) == 128
+    client.force_login(nina)
+    assert change(client, long).headers["Location"] == "/account/"
+    for other in (long[:72], long[:-1], long.strip(), long.lower(), long + " "):
+        assert sign_in(Client(), password=other).status_code == 200
+    assert sign_in(Client(), password=long).status_code == 302
+
+
+@pytest.mark.parametrize("page", ["/sign-in/", "/account/password/"])
+def test_a_password_is_not_shown_while_it_is_typed(client, nina, page):
+    if page != "/sign-in/":
+        client.force_login(nina)
+    fields = re.findall(r"<input[^>]*password[^>]*>", client.get(page).text)
+    assert fields
+    assert all('type="password"' in field for field in fields)
+
+
+def test_a_new_password_is_told_by_mail_to_whoever_has_an_address(client, nina, mailoutbox):
+    client.force_login(nina)
+    change(client, "four plain words together")
+    assert mailoutbox == []
+    nina.email = "nina@ops.example"
+    nina.save(update_fields=["email"])
+    change(client, "five plain words all together", old="four plain words together")
+    [mail] = mailoutbox
+    assert mail.to == ["nina@ops.example"]
+    assert "password" in mail.body
+    assert "five plain words" not in mail.body
+
+
+def test_a_mail_server_that_is_away_keeps_nobody_from_a_new_password(client, nina, settings):
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 9
+    nina.email = "nina@ops.example"
+    nina.save(update_fields=["email"])
+    client.force_login(nina)
+    assert change(client, "four plain words together").headers["Location"] == "/account/"
+    nina.refresh_from_db()
+    assert nina.check_password("four plain words together")
+
+
 def test_a_password_is_stored_under_argon2id_only(client, nina):
     assert [name.rpartition(".")[2] for name in settings.PASSWORD_HASHERS] == ["Argon2PasswordHasher"]
     client.force_login(nina)

@@ -62,6 +62,19 @@ def test_an_authenticator_app_is_set_up_with_its_first_code(client, nina):
     assert not re.search(r"<code>\d{8}</code>", client.get("/account/recovery-codes/").text)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_new_factor_is_told_by_mail_and_the_mail_has_nothing_of_it(client, nina, mailoutbox):
+    nina.email = "nina@ops.example"
+    nina.save(update_fields=["email"])
+    sign_in(client)
+    client.post("/account/confirm/", {"password": PASSWORD, "next": "/account/authenticator/"})
+    secret = client.get("/account/authenticator/").context["secret"]
+    client.post("/account/authenticator/", {"code": codes_of(secret)[0]})
+    assert {address for mail in mailoutbox for address in mail.to} == {"nina@ops.example"}
+    assert "authenticator app" in mailoutbox[0].body.lower()
+    assert not any(secret in mail.body for mail in mailoutbox)
+
+
 @pytest.mark.parametrize(("ago", "status"), [(290, 200), (310, 302)], ids=["4:50", "5:10"])
 def test_who_has_nothing_here_to_show_adds_a_factor_soon_after_signing_in(client, ago, status):
     """As whoever comes from a directory: the directory knows the password, Runbook has none to ask for."""

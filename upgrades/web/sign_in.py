@@ -6,6 +6,7 @@ django-allauth does the work (docs/adr/0006-sign-in.md); here stand our rules ar
 from __future__ import annotations
 
 import base64
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -50,6 +51,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from upgrades.services import members, sign_in
 from upgrades.services.sign_in import Proof
 from upgrades.web import sign_in_provider
+
+logger = logging.getLogger(__name__)
 
 WRONG = "Name and password do not fit together. Check both; capital and small letters of the password count."
 TOO_MANY = "There were too many wrong attempts for this name or from this address. Wait 15 minutes, or sign in with a passkey."
@@ -121,6 +124,20 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         factors = [method for method in methods if method["id"] != "reauthenticate"]
         # A passkey first: nobody can be talked into telling it.
         return sorted(factors, key=lambda method: method["id"] != "mfa_reauthenticate:webauthn") or methods
+
+    def send_notification_mail(
+        self, template_prefix: str, user: Any, context: dict[str, Any] | None = None, email: str | None = None
+    ) -> None:
+        """Tell a changed password or factor to the account's own address: allauth looks into a list of its own, which has
+        none before somebody signed in with it, and an old one after a change. A mail server that is away stops no change.
+        """
+        address = email or user.email
+        if not address:
+            return
+        try:
+            super().send_notification_mail(template_prefix, user, context, address)
+        except OSError as trouble:
+            logger.warning("user:%s: %s could not be told by mail: %s", user.pk, template_prefix, trouble)
 
     def get_client_ip(self, request: HttpRequest) -> str:
         return get_client_ip(request) or "0.0.0.0"  # noqa: S104 - the sign of an address that is not known
