@@ -162,7 +162,9 @@ class Agent:
         return {"applications": self._logs.list(self._applications(query))}
 
     def _poll(self, pairs: Pairs, alive: Callable[[], bool]) -> Optional[Dict[str, Any]]:
-        query = _only(pairs, {"application": 100, "cursor": messages.CURSORS_LIMIT, "process": 100, "wait": 1})
+        query = _only(
+            pairs, {"application": 100, "cursor": messages.CURSORS_LIMIT, "process": 100, "wait": 1}
+        )
         names = self._applications(query)
         cursors = tuple(messages.read_cursor(text) for text in query["cursor"])
         processes = dict(messages.read_process(text) for text in query["process"])
