@@ -220,6 +220,20 @@ def test_a_list_taken_as_json_lines_or_pdf(auditor, stage):
     assert auditor.get("/audit/", {"export": "exe"}).status_code == 404
 
 
+def test_a_list_too_long_for_a_pdf_is_refused_with_what_to_do_and_is_not_on_the_register(
+    auditor, stage, monkeypatch
+):
+    refused_start(stage)
+    monkeypatch.setattr("upgrades.services.exports.PDF_ROWS", 1)
+    answer = auditor.get("/audit/", {"export": "pdf", "kind": "live"}, follow=True)
+    assert answer.redirect_chain == [("/audit/?kind=live", 302)]
+    assert "A PDF has room for 1 rows, and this list has 2. Narrow it down" in answer.text
+    assert not RegisterEntry.objects.filter(kind="list.exported").exists()
+    assert auditor.get("/audit/", {"export": "csv"}).status_code == 200
+    asked = Caller(stage.auditor, environment=stage.environment).get("audit/exports/runs/pdf")
+    assert (asked.status_code, asked.json()["detail"][:13]) == (400, "A PDF has roo")
+
+
 def lines_of(pdf):
     """The texts that a PDF of ours shows in its ordinary font, in their order."""
     [font] = re.findall(rb"beginbfchar\n(.*?)endbfchar", pdf, re.DOTALL)[:1]

@@ -233,6 +233,7 @@ def _name(user: AbstractUser) -> str:
 
 # Lists.
 
+PDF_ROWS = 5000  # a PDF is set row by row: that many take ten seconds of a page server, and nobody reads more
 KINDS = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl", "pdf": "application/pdf"}
 
 
@@ -256,6 +257,12 @@ def export_list(
     """A list as csv, jsonl or pdf, with a statement how it was made; on the register of each environment in it."""
     if kind not in KINDS:
         raise BadInput("A list can be taken out as csv, jsonl or pdf.", "kind")
+    rows = sum(len(table.rows) for table in report.tables)
+    if kind == "pdf" and rows > PDF_ROWS:
+        raise BadInput(
+            f"A PDF has room for {PDF_ROWS} rows, and this list has {rows}. Narrow it down, or take it as CSV or JSON lines.",
+            "kind",
+        )
     content = {"csv": _csv, "jsonl": _jsonl, "pdf": pdf_of}[kind](report)
     for environment in environments:
         body = {
@@ -263,7 +270,7 @@ def export_list(
             "form": kind,
             "query": dict(query),
             "sha256": sha256(content).hexdigest(),
-            "rows": sum(len(table.rows) for table in report.tables),
+            "rows": rows,
         }
         list_exported(environment, by, body)
     name = "-".join(report.title.lower().split())

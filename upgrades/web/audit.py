@@ -33,6 +33,7 @@ from upgrades.queries.audit_reports import Period, access_report, duties_report,
 from upgrades.queries.audit_run import audit_run
 from upgrades.queries.record_state import record_state
 from upgrades.services import record
+from upgrades.services.exports import KINDS as FORMS
 from upgrades.services.exports import export_bundle, export_list
 from upgrades.services.runs import NoSuchRun
 from upgrades.services.searches import delete_search, save_search
@@ -115,16 +116,20 @@ def _query(request: HttpRequest) -> str:
 def _exported(
     request: HttpRequest, report: Report, environments: Sequence[Environment], form: PeriodForm
 ) -> HttpResponse:
+    kind = request.GET["export"]
+    if kind not in FORMS:
+        raise Http404("A list can be taken out as csv, jsonl or pdf.")
     try:
         export = export_list(
             report,
-            request.GET.get("export", ""),
+            kind,
             by=person(request),
             environments=form.chosen(environments),
             query={key: str(value) for key, value in request.GET.items() if value},
         )
     except BadInput as refusal:
-        raise Http404(refusal.message) from None
+        messages.error(request, refusal.message)
+        return redirect(f"{request.path}?{_query(request)}")
     response = HttpResponse(export.content, content_type=export.content_type)
     response.headers["Content-Disposition"] = f'attachment; filename="{export.name}"'
     return response
