@@ -848,6 +848,8 @@ class Checker:
     def _went_on(self):
         if not self.final:
             return
+        if not any(one["kind"] == "run" for one in self.history):
+            self.say("I9", "no team started a run: there is nothing to judge, and that is no good sign")
         over = {one["run"]: one for one in self.history if one["kind"] == "run-over"}
         for one in self.history:
             if one["kind"] == "run" and one["run"] not in over:

@@ -168,3 +168,10 @@ def test_nothing_may_let_a_server_belong_to_two_runs(gone):
     checker.lines = []
     checker._unique()
     assert checker.found == [f"I3 the constraint {gone} is gone"]
+
+
+@pytest.mark.parametrize(("final", "found"), [(True, ["I9 no team started a run"]), (False, [])])
+def test_a_round_in_which_nothing_was_done_is_not_green(final, found):
+    checker = _Stored({}, final)
+    checker._went_on()
+    assert [said[:24] for said in checker.found] == found
