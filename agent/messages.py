@@ -60,7 +60,7 @@ _CURSOR = re.compile(
 )
 # A text without its end is one match as well: tried anew from each mark in it, it would cost the square of its length.
 _STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
-_EMPTY_BODY = hashlib.sha256(b"").hexdigest()
+EMPTY_BODY = hashlib.sha256(b"").hexdigest()
 
 Pairs = List[Tuple[str, str]]
 
@@ -110,7 +110,7 @@ def request_signature(
     query: str,
     time: str,
     nonce: str,
-    content: str = _EMPTY_BODY,
+    content: str = EMPTY_BODY,
 ) -> str:
     """Signature of a question; `query` is canonical, `content` the SHA-256 of its body."""
     fields = [str(VERSION), agent, method, path, query, content, time, nonce]

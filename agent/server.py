@@ -91,10 +91,17 @@ class Agent:
         self._nonces = Nonces()
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
-    def recognise(self, headers: Any, path: str, query: str, method: str = "GET", **body: str) -> Asker:
+    def recognise(
+        self,
+        headers: Any,
+        path: str,
+        query: str,
+        method: str = "GET",
+        content: str = messages.EMPTY_BODY,
+    ) -> Asker:
         """Who asked; Refusal 401 if the signature is not of one of the keys. The clock is not looked at yet.
 
-        `content`, if there is a body: its SHA-256, as the question says it.
+        `content`: the SHA-256 of the body, as the question says it.
         """
         name, nonce = headers.get(messages.AGENT_HEADER, ""), headers.get(messages.NONCE_HEADER, "")
         stamp, key_id = headers.get(messages.TIME_HEADER, ""), headers.get(messages.KEY_HEADER, "")
@@ -107,7 +114,7 @@ class Agent:
             and messages.NONCE.match(nonce)
             and messages.TIME.match(stamp)
         ):
-            expected = messages.request_signature(secret, name, method, path, query, stamp, nonce, **body)
+            expected = messages.request_signature(secret, name, method, path, query, stamp, nonce, content)
             if messages.same(expected, given):
                 return Asker(key_id, secret, nonce)
         raise Refusal(401, "signature", "The question is not signed with a key of this agent.")

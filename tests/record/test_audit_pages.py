@@ -552,7 +552,7 @@ def test_the_check_names_what_is_broken_where_one_audits_and_counts_the_rest(aud
     assert "3 more in environments that you do not audit" in page
     for answer in (page, f"{limited}"):
         assert evidence.name not in answer
-        assert f"run {stage.run_id}" not in answer
+        assert f"run {stage.run_id}:" not in answer
         assert "no checkpoint covers it" in answer  # of the whole installation
     assert limited["elsewhere"] == 3
 

@@ -207,10 +207,8 @@ def test_no_deputy_is_asked_to_sign_an_emergency():
     deputy = make_user("auditor", environment=night.environment)
     stand_in(night.environment, deputy, night.approver)
     night.act(core.AskOverride(step=sign.step, visit=sign.visit, gate=sign.gate, reason=REASON))
-    assert (count_waiting(deputy), count_waiting(night.approver)) == (
-        1,
-        2,
-    )  # the approval, and beside it the emergency
+    assert count_waiting(deputy) == 1, "the approval alone"
+    assert count_waiting(night.approver) == 2, "and beside it the emergency"
     asked = Notice.objects.filter(kind="approval-wanted", title__startswith="Deviation").latest("pk")
     assert set(asked.deliveries.values_list("user", flat=True)) == {night.approver.pk}
     number = len(night.state.deviations)

@@ -323,7 +323,7 @@ def _members(
                 member.user.get_full_name() or "–",
                 member.user.get_username(),
                 moment(entry.at) if entry else "before the register began",
-                _giver(member, given),
+                _giver(member, entry, given),
                 moment(member.user.last_login) or "never",
                 "active" if member.user.is_active else "switched off",
             )
@@ -341,12 +341,15 @@ def _members(
     return Table("Roles now", columns, (18, 11, 14, 13, 14, 10, 13, 7), tuple(rows), "Nobody has a role.")
 
 
-def _giver(member: Membership, given: Mapping[tuple[int, str, str], register.Entry]) -> str:
+def _giver(
+    member: Membership,
+    own: register.Entry | None,
+    given: Mapping[tuple[int, str, str], register.Entry],
+) -> str:
     """Who gave the role; of one that follows a group of the sign-in provider, whoever gave it to the group."""
-    whom = f"group:{member.group}" if member.group else f"user:{member.user_id}"
-    entry = given.get((member.environment_id, whom, member.role))
     if not member.group:
-        return entry.by.name if entry else ""
+        return own.by.name if own else ""
+    entry = given.get((member.environment_id, f"group:{member.group}", member.role))
     return f"{entry.by.name if entry else 'nobody knows who'}, to the group “{member.group}”"
 
 

@@ -235,9 +235,7 @@ def _doubt_if_alike(file: LogFile, now: datetime) -> int:
         f"{file.name} begins with the same line as {known.name}: it is a copy, or that log on another device. "
         "What stood there when the step began does not count"
     )
-    LogLine.objects.create(
-        file=file, offset=0, length=0, kind=LogLine.Kind.FOREIGN, text=text[:4000], raw=b"", read_at=now
-    )
+    _mark(file, LogLine.Kind.FOREIGN, 0, text, now).save()
     return 1
 
 
@@ -254,11 +252,7 @@ def _doubt_if_headless(file: LogFile, now: datetime) -> list[LogLine]:
         f"{file.name} begins without the head that a server writes at the top of each of its files: "
         "it may be an extract of another one, made by hand. Once this is set aside, its lines count"
     )
-    return [
-        LogLine(
-            file=file, offset=0, length=0, kind=LogLine.Kind.FOREIGN, text=text[:4000], raw=b"", read_at=now
-        )
-    ]
+    return [_mark(file, LogLine.Kind.FOREIGN, 0, text, now)]
 
 
 def _lose(file: LogFile, part: FilePart, now: datetime) -> int:
@@ -277,16 +271,13 @@ def _gap(file: LogFile, text: str, now: datetime) -> int:
     """A gap behind what was read of the file. Where there was one before, it is a new one to every step that began since."""
     there = LogLine.objects.filter(file=file, offset=file.cursor, kind=LogLine.Kind.GAP)
     renewed, _ = there.delete()
-    LogLine.objects.create(
-        file=file,
-        offset=file.cursor,
-        length=0,
-        kind=LogLine.Kind.GAP,
-        text=text[:4000],
-        raw=b"",
-        read_at=now,
-    )
+    _mark(file, LogLine.Kind.GAP, file.cursor, text, now).save()
     return 0 if renewed else 1
+
+
+def _mark(file: LogFile, kind: str, offset: int, text: str, now: datetime) -> LogLine:
+    """What Runbook itself says of a place in a file, unsaved: a line without bytes, so it covers none of the file's."""
+    return LogLine(file=file, offset=offset, length=0, kind=kind, text=text[:4000], raw=b"", read_at=now)
 
 
 def _tell_unended(application: Application, follower: FilePart, now: datetime) -> int:
