@@ -194,20 +194,29 @@ _PAGE = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>Runbook: {what}</title>"
     "<h1>{what}</h1><p>Nothing was changed that you have not seen confirmed. {now}</p></html>"
 )
-# By SQLSTATE: PostgreSQL answers, and takes nothing more; and until when.
-TAKES_NOTHING = {
-    "53100": ("The database takes nothing more: its disk is full", "there is room"),
-    "25006": ("The database takes nothing now: it is read-only", "it takes changes again"),
+_FULL = "Runs can still be read. Tell whoever runs Runbook now, and send it again when {until}."
+_BUSY = "Something else is at work in the same place", "Send it again in a few seconds."
+# By SQLSTATE, where PostgreSQL answers and does not do it: what is wrong, and what now.
+NOT_DONE = {
+    "53100": (
+        "The database takes nothing more: its disk is full",
+        _FULL.format(until="there is room"),
+    ),
+    "25006": (
+        "The database takes nothing now: it is read-only",
+        _FULL.format(until="it takes changes again"),
+    ),
+    "55P03": _BUSY,  # the time for a lock is over
+    "40P01": _BUSY,  # each of two waited for the other
 }
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """503 with Retry-After while PostgreSQL is away or takes nothing: an outage is no fault of a page. Else a plain 500."""
+    """503 with Retry-After while PostgreSQL is away or does not do it: an outage is no fault of a page. Else a plain 500."""
     failure = sys.exc_info()[1]
     state = getattr(getattr(failure, "__cause__", None), "sqlstate", None)
-    if state in TAKES_NOTHING:
-        what, until = TAKES_NOTHING[state]
-        now = f"Runs can still be read. Tell whoever runs Runbook now, and send it again when {until}."
+    if state in NOT_DONE:
+        what, now = NOT_DONE[state]
         answer = _away(what, now)
         answer.headers["X-Refusal"] = quote(f"{what}. Nothing was changed. {now}")  # for the script of a page
         return answer

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from uuid import uuid4
 
-from django.db import connections
+from django.db import connection, connections
 from django.forms.models import model_to_dict
 
 from tests.factories import POLICIES, make_environment, make_user, proof_of, start
@@ -194,3 +194,13 @@ def at_once(*acts):
 
     with ThreadPoolExecutor(len(acts)) as pool:
         return list(pool.map(one, acts))
+
+
+def somebody_waits_for_me():
+    """Whether another transaction waits for what this one holds."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
+        )
+        [found] = cursor.fetchone()
+    return found

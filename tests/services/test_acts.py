@@ -7,10 +7,11 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from tests.factories import give, make_environment, make_user, start
-from tests.services.night import Night, at_once
+from tests.services.night import Night, at_once, somebody_waits_for_me
+from tests.waiting import wait_for
 from upgrades.domain import run as core
 from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn
-from upgrades.models import CommandReceipt, Membership, RunEvent
+from upgrades.models import Application, CommandReceipt, Environment, Membership, RunEvent
 from upgrades.services import runs
 from upgrades.services.runs import Done, NoSuchRun
 
@@ -181,3 +182,21 @@ def test_people_of_other_environments_never_help(db):
     give(mine.approver, other, "operator")
     with pytest.raises(NotAllowed):
         mine.act(mine.confirm("packages-delivered"), mine.approver)
+
+
+def test_a_step_that_changes_a_server_takes_the_environment_first(real_night):
+    """As starts and edits do, which hold the environment and then ask for a server: neither may wait for the other."""
+    real_night.go_to("replace-folder")
+    real_night.act(core.Begin(step="replace-folder", visit=1))
+    real_night.answer_probes()
+    complete = core.Complete(step="replace-folder", visit=1)
+
+    def edit():
+        with transaction.atomic():
+            Environment.objects.select_for_update().get(pk=real_night.environment.pk)
+            wait_for(somebody_waits_for_me)
+            return Application.objects.select_for_update().get(name="confserv_b").name
+
+    done, edited = at_once(partial(real_night.act, complete), edit)
+    assert (done, edited) == (Done(real_night.run, done.seq), "confserv_b")
+    assert Application.objects.get(name="confserv_b").mode == "down"

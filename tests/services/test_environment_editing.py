@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,8 @@ from django.db import connection, transaction
 
 from tests.agent.conftest import agent_configuration
 from tests.factories import frankfurt, make_environment, make_user, server, start
+from tests.services.night import at_once, somebody_waits_for_me
+from tests.waiting import wait_for
 from upgrades.domain.environment_records import Kind
 from upgrades.domain.refusal import NotAllowed, OutOfTurn, Unavailable
 from upgrades.models import Agent, Application, Claim, Environment, Host, ImportDraft, RegisterEntry, Run
@@ -390,6 +393,26 @@ def test_of_two_imports_at_the_same_time_one_waits_and_both_are_whole(transactio
         )
         == 1
     )
+
+
+def test_a_host_that_goes_is_taken_from_its_agent_before_its_servers_are_moved(transactional_db):
+    """As whoever stores the news of the agent does: neither may wait for the other."""
+    environment = make_environment()
+    admin = make_user("administrator", environment=environment)
+    moved = exported(environment, "csv").replace("fra-scs-01", "fra-cfg-01")
+
+    def store_news():
+        with transaction.atomic():
+            Agent.objects.select_for_update().get(environment=environment, host__name="fra-scs-01")
+            wait_for(somebody_waits_for_me)
+            return Application.objects.select_for_update(of=("self",)).get(name="scs").name
+
+    bring_in = partial(
+        import_file, environment_id=environment.pk, file=file(moved, remove_unlisted=True), by=admin
+    )
+    (_, done), stored = at_once(bring_in, store_news)
+    assert (done.number, stored) == (1, "scs")
+    assert not Agent.objects.filter(environment=environment, host__name="fra-scs-01").exists()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,16 +1,19 @@
 """Runs whose steps are repeated host by host, through the services and the database."""
 
 import time
+from functools import partial
 
 import pytest
+from django.db import transaction
 
 from tests.factories import TARGETS, bind, make_environment, make_user, start
-from tests.services.night import REASON, Night, check_every_run
+from tests.services.night import REASON, Night, at_once, check_every_run, somebody_waits_for_me
+from tests.waiting import wait_for
 from upgrades.domain import run as core
 from upgrades.domain.environment_records import Kind
 from upgrades.domain.refusal import GateClosed, NotAllowed, OutOfTurn
 from upgrades.domain.run_state import RunStatus
-from upgrades.models import Application, Host, Run, RunBurden
+from upgrades.models import Agent, Application, Host, Run, RunBurden
 from upgrades.queries.environment_export import content_of
 from upgrades.queries.environment_facts import picture_of
 from upgrades.services.starting import BadAnswers
@@ -49,6 +52,24 @@ def test_starting_again_later_enters_no_agent_twice():
     night.act(core.Abort(reason=REASON))
     start(night.environment, night.operator, "lca", bindings={}, parameters={"target": "8.5.101"})
     assert Application.objects.filter(environment=night.environment, type="LCA").count() == 3
+
+
+def test_a_start_takes_the_agents_of_hosts_before_the_servers_that_they_follow(transactional_db):
+    """As whoever stores the news of an agent does: neither may wait for the other."""
+    night = lca_night()
+    night.act(core.Abort(reason=REASON))
+    again = partial(
+        start, night.environment, night.operator, "lca", bindings={}, parameters={"target": "8.5.101"}
+    )
+
+    def store_news():
+        with transaction.atomic():
+            Agent.objects.select_for_update().get(environment=night.environment, host__name="fra-cfg-01")
+            wait_for(somebody_waits_for_me)
+            return Application.objects.select_for_update().get(name="lca_fra-cfg-01").name
+
+    run, stored = at_once(again, store_news)
+    assert (run, stored) == (Run.objects.latest("pk").pk, "lca_fra-cfg-01")
 
 
 def test_agents_that_are_all_at_the_target_leave_nothing_to_start():

@@ -61,11 +61,20 @@ CREATE TRIGGER disk_is_full BEFORE INSERT ON upgrades_runevent FOR EACH ROW EXEC
 """
 
 
+def failing(state):
+    return FULL.replace("53100", state)
+
+
 @pytest.mark.parametrize(
-    ("what", "says"),
-    [(FULL, "its disk is full"), ("SET LOCAL transaction_read_only = on", "it is read-only")],
+    ("what", "says", "now"),
+    [
+        (FULL, "its disk is full", "Runs can still be read"),
+        ("SET LOCAL transaction_read_only = on", "it is read-only", "Runs can still be read"),
+        (failing("55P03"), "Something else is at work in the same place", "Send it again in a few seconds"),
+        (failing("40P01"), "Something else is at work in the same place", "Send it again in a few seconds"),
+    ],
 )
-def test_a_database_that_takes_nothing_says_so_and_can_be_read(client, what, says):
+def test_a_database_that_does_not_do_it_says_so_and_can_be_read(client, what, says, now):
     """F19: the act is not done, and whoever sent it learns what is wrong; the run can still be looked at."""
     stage = waiting()
     client.force_login(stage.operator)
@@ -78,7 +87,7 @@ def test_a_database_that_takes_nothing_says_so_and_can_be_read(client, what, say
         answer = client.post(f"/runs/{stage.run_id}/note/", fields)
         assert (answer.status_code, answer["Retry-After"]) == (503, "5")
         assert says in answer.text
-        assert "Runs can still be read" in answer.text
+        assert now in answer.text
         assert says in unquote(answer["X-Refusal"])  # what the script of the page shows above what was typed
         assert kinds(stage) == before
         assert client.get(f"/runs/{stage.run_id}/").status_code == 200

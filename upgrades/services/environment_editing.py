@@ -237,9 +237,11 @@ def _write(environment: Environment, changes: Iterable[Change]) -> None:
     for change in by_kind[Kind.ENVIRONMENT]:
         _write_environment(environment, change)
     _write_targets(environment, by_kind[Kind.TARGET])
+    gone = [one.before.name for one in by_kind[Kind.HOST] if one.before is not None and one.after is None]
+    # Before the applications, as whoever stores the agents' news takes them: else each might wait for the other.
+    list(environment.agents.select_for_update().filter(host__name__in=gone).order_by("pk"))
     hosts = _write_hosts(environment, by_kind[Kind.HOST])
     _write_applications(environment, by_kind[Kind.APPLICATION], hosts)
-    gone = [one.before.name for one in by_kind[Kind.HOST] if one.before is not None and one.after is None]
     environment.hosts.filter(name__in=gone).delete()
 
 

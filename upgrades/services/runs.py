@@ -256,9 +256,10 @@ def _append(
     notices.tell(run, procedure, before, after, recorded)
     crash("append.projected")
     if _touches_environment(recorded):
+        # The environment before its servers, as starts and edits take them: else each might wait for the other.
+        announce_environment(run.environment_id)
         _apply_effects(run, after, recorded)
         crash("append.effects-applied")
-        announce_environment(run.environment_id)
     event_store.announce("runbook", f"run:{run.pk}:{run.version}")
     if any(item.by.kind == "person" for item in recorded):
         transaction.on_commit(lambda: wake(run.pk))  # what a worker does it carries to its end by itself

@@ -294,6 +294,8 @@ def _open(
     if before is not None:
         return before
     bound, facts, chosen = _check(environment, procedure, answers)
+    # Agents before applications, as whoever stores their news takes them: else each might wait for the other.
+    hurry([*_hosts(environment, bound, chosen)])
     if procedure.groups:
         bound |= agents_and_servers(environment, chosen.roles)
         facts |= facts_at_start(environment, bound) | {f"{NOBODY}.there": False}
@@ -343,8 +345,14 @@ def _open(
     )
     claims.take(done.run, asked)
     planning.attach(done.run, item)
-    hurry([application.host_id for application in bound.values()])
     return done
+
+
+def _hosts(environment: Environment, bound: Mapping[str, Application], chosen: Chosen) -> set[int]:
+    """The hosts of the applications that play the roles, also of those that are not entered yet."""
+    names = {server.host for server in chosen.roles.values()}
+    there = environment.hosts.filter(name__in=names).values_list("pk", flat=True)
+    return {*there, *(application.host_id for application in bound.values())}
 
 
 def _clocks(bound: Iterable[Application]) -> dict[str, int]:
