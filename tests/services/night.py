@@ -2,13 +2,14 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event
 from uuid import uuid4
 
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.forms.models import model_to_dict
 
 from tests.factories import POLICIES, make_environment, make_user, proof_of, start
+from tests.waiting import LIMIT, wait_for
 from upgrades.adapters import event_store
 from upgrades.domain import run as core
 from upgrades.domain import run_events as e
@@ -196,8 +197,26 @@ def at_once(*acts):
         return list(pool.map(one, acts))
 
 
-def somebody_waits_for_me():
-    """Whether another transaction waits for what this one holds."""
+def crossed(hold, act, ask):
+    """What `act` and `ask` give where each may wait for the other: one transaction holds what `hold` takes, and asks for
+    more once `act`, in another thread, waits for it."""
+    held = Event()
+
+    def one():
+        with transaction.atomic():
+            hold()
+            held.set()
+            wait_for(_somebody_waits_for_me)
+            return ask()
+
+    def other():
+        held.wait(LIMIT)
+        return act()
+
+    return at_once(other, one)
+
+
+def _somebody_waits_for_me():
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))"

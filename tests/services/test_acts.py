@@ -7,8 +7,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from tests.factories import give, make_environment, make_user, start
-from tests.services.night import Night, at_once, somebody_waits_for_me
-from tests.waiting import wait_for
+from tests.services.night import Night, at_once, crossed
 from upgrades.domain import run as core
 from upgrades.domain.refusal import BadInput, NotAllowed, OutOfTurn
 from upgrades.models import Application, CommandReceipt, Environment, Membership, RunEvent
@@ -190,13 +189,10 @@ def test_a_step_that_changes_a_server_takes_the_environment_first(real_night):
     real_night.act(core.Begin(step="replace-folder", visit=1))
     real_night.answer_probes()
     complete = core.Complete(step="replace-folder", visit=1)
-
-    def edit():
-        with transaction.atomic():
-            Environment.objects.select_for_update().get(pk=real_night.environment.pk)
-            wait_for(somebody_waits_for_me)
-            return Application.objects.select_for_update().get(name="confserv_b").name
-
-    done, edited = at_once(partial(real_night.act, complete), edit)
-    assert (done, edited) == (Done(real_night.run, done.seq), "confserv_b")
+    done, edited = crossed(
+        lambda: Environment.objects.select_for_update().get(pk=real_night.environment.pk),
+        partial(real_night.act, complete),
+        lambda: Application.objects.select_for_update().get(name="confserv_b").name,
+    )
+    assert (done, edited) == (Done(real_night.run, real_night.state.seq), "confserv_b")
     assert Application.objects.get(name="confserv_b").mode == "down"

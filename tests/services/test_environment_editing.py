@@ -13,8 +13,7 @@ from django.db import connection, transaction
 
 from tests.agent.conftest import agent_configuration
 from tests.factories import frankfurt, make_environment, make_user, server, start
-from tests.services.night import at_once, somebody_waits_for_me
-from tests.waiting import wait_for
+from tests.services.night import crossed
 from upgrades.domain.environment_records import Kind
 from upgrades.domain.refusal import NotAllowed, OutOfTurn, Unavailable
 from upgrades.models import Agent, Application, Claim, Environment, Host, ImportDraft, RegisterEntry, Run
@@ -400,17 +399,14 @@ def test_a_host_that_goes_is_taken_from_its_agent_before_its_servers_are_moved(t
     environment = make_environment()
     admin = make_user("administrator", environment=environment)
     moved = exported(environment, "csv").replace("fra-scs-01", "fra-cfg-01")
-
-    def store_news():
-        with transaction.atomic():
-            Agent.objects.select_for_update().get(environment=environment, host__name="fra-scs-01")
-            wait_for(somebody_waits_for_me)
-            return Application.objects.select_for_update(of=("self",)).get(name="scs").name
-
     bring_in = partial(
         import_file, environment_id=environment.pk, file=file(moved, remove_unlisted=True), by=admin
     )
-    (_, done), stored = at_once(bring_in, store_news)
+    (_, done), stored = crossed(
+        lambda: Agent.objects.select_for_update(of=("self",)).get(host__name="fra-scs-01"),
+        bring_in,
+        lambda: Application.objects.select_for_update().get(name="scs").name,
+    )
     assert (done.number, stored) == (1, "scs")
     assert not Agent.objects.filter(environment=environment, host__name="fra-scs-01").exists()
 

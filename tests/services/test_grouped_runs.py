@@ -4,11 +4,9 @@ import time
 from functools import partial
 
 import pytest
-from django.db import transaction
 
 from tests.factories import TARGETS, bind, make_environment, make_user, start
-from tests.services.night import REASON, Night, at_once, check_every_run, somebody_waits_for_me
-from tests.waiting import wait_for
+from tests.services.night import REASON, Night, check_every_run, crossed
 from upgrades.domain import run as core
 from upgrades.domain.environment_records import Kind
 from upgrades.domain.refusal import GateClosed, NotAllowed, OutOfTurn
@@ -61,14 +59,11 @@ def test_a_start_takes_the_agents_of_hosts_before_the_servers_that_they_follow(t
     again = partial(
         start, night.environment, night.operator, "lca", bindings={}, parameters={"target": "8.5.101"}
     )
-
-    def store_news():
-        with transaction.atomic():
-            Agent.objects.select_for_update().get(environment=night.environment, host__name="fra-cfg-01")
-            wait_for(somebody_waits_for_me)
-            return Application.objects.select_for_update().get(name="lca_fra-cfg-01").name
-
-    run, stored = at_once(again, store_news)
+    run, stored = crossed(
+        lambda: Agent.objects.select_for_update(of=("self",)).get(host__name="fra-cfg-01"),
+        again,
+        lambda: Application.objects.select_for_update().get(name="lca_fra-cfg-01").name,
+    )
     assert (run, stored) == (Run.objects.latest("pk").pk, "lca_fra-cfg-01")
 
 
