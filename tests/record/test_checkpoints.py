@@ -82,7 +82,7 @@ def test_without_a_key_acts_go_on_the_alarm_is_seen_and_the_next_one_tells_the_d
 
 
 def test_silence_of_the_process_is_an_alarm(stage, vault):
-    assert "has not been seen ever" in trouble_of(timezone.now())
+    assert "has never been seen" in trouble_of(timezone.now())
     vault.sign()
     assert trouble_of(timezone.now()) == ""
     assert "has not been seen since" in trouble_of(timezone.now() + 11 * MINUTE)

@@ -173,3 +173,27 @@ def test_no_policy_is_violated_on_the_page_of_a_run(visit):
     expect(page.locator("html")).to_have_attribute("data-link", "live")
     page.locator("#ask-hold summary").click()
     assert [text for text in told if "violat" in text.lower() or "blocked" in text.lower()] == []
+
+
+@pytest.mark.parametrize("width", [820, 1180, 1280, 1440])
+def test_the_forms_at_the_head_of_the_page_open_within_the_window(visit, width):
+    page = visit(watching())
+    page.set_viewport_size({"width": width, "height": 900})
+    for name in ("hold", "abort"):
+        page.locator(f"#ask-{name} > summary").click()
+        form = page.locator(f"#ask-{name} > div").bounding_box()
+        assert form["x"] >= 0, name
+        assert form["x"] + form["width"] <= width, name
+        page.locator(f"#ask-{name} > summary").click()
+
+
+def test_an_export_that_is_refused_is_told_on_the_page_and_not_saved_as_a_file(visit, monkeypatch):
+    monkeypatch.setattr("upgrades.services.exports.PDF_ROWS", 0)
+    stage = watching()
+    page = visit(stage, who=stage.auditor)
+    page.get_by_role("link", name="Audit", exact=True).click()
+    page.get_by_role("link", name="PDF").click()
+    expect(page.locator("#messages")).to_contain_text("A PDF has room for 0 rows, and this list has 1.")
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="CSV").click()
+    assert saved.value.suggested_filename.endswith(".csv")

@@ -98,10 +98,8 @@ def trouble_of(now: datetime) -> str:
         return watch.trouble
     if not RunEvent.objects.exists():
         return ""
-    since = f"since {watch.seen_at:%d %B %Y %H:%M} UTC" if watch else "ever"
-    return (
-        f"The process that signs checkpoints has not been seen {since}. Start it: manage.py sign_checkpoints"
-    )
+    seen = f"not been seen since {watch.seen_at:%d %B %Y %H:%M} UTC" if watch else "never been seen"
+    return f"The process that signs checkpoints has {seen}. Start it: manage.py sign_checkpoints"
 
 
 def waiting_deliveries(now: datetime) -> int:

@@ -129,7 +129,8 @@ def _exported(
         )
     except BadInput as refusal:
         messages.error(request, refusal.message)
-        return redirect(f"{request.path}?{_query(request)}")
+        query = _query(request)
+        return redirect(f"{request.path}?{query}" if query else request.path)
     response = HttpResponse(export.content, content_type=export.content_type)
     response.headers["Content-Disposition"] = f'attachment; filename="{export.name}"'
     return response
