@@ -75,6 +75,15 @@ def followed(agent_id: int, lease: UUID | None) -> Agent:
     return agent
 
 
+def hold_agents(host_ids: Iterable[int]) -> None:
+    """Lock the agents of these hosts until the caller's transaction ends.
+
+    Whoever changes them together with applications does so first, as whoever stores their news does: else each might
+    wait for the other.
+    """
+    list(Agent.objects.select_for_update().filter(host__in=host_ids).order_by("pk").values_list("pk"))
+
+
 @transaction.atomic
 def take_news(agent_id: int, news: News, *, lease: UUID | None = None) -> Taken:
     """Store what a poll brought. With `lease`, only while that is the agent's lease still, else `LeaseLost`."""

@@ -48,6 +48,7 @@ from upgrades.models import (
 from upgrades.queries.environment_editing import held_by_runs
 from upgrades.queries.environment_export import changes_book, content_of
 from upgrades.queries.people import token_of
+from upgrades.services.agents import hold_agents
 from upgrades.services.people import actor_for, actor_id
 from upgrades.services.runs import NoSuchRun, announce_environment
 
@@ -238,8 +239,7 @@ def _write(environment: Environment, changes: Iterable[Change]) -> None:
         _write_environment(environment, change)
     _write_targets(environment, by_kind[Kind.TARGET])
     gone = [one.before.name for one in by_kind[Kind.HOST] if one.before is not None and one.after is None]
-    # Before the applications, as whoever stores the agents' news takes them: else each might wait for the other.
-    list(environment.agents.select_for_update().filter(host__name__in=gone).order_by("pk"))
+    hold_agents(environment.hosts.filter(name__in=gone).values_list("pk", flat=True))
     hosts = _write_hosts(environment, by_kind[Kind.HOST])
     _write_applications(environment, by_kind[Kind.APPLICATION], hosts)
     environment.hosts.filter(name__in=gone).delete()

@@ -14,7 +14,7 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -154,7 +154,7 @@ def release(agent_id: int, token: uuid.UUID, *, due_at: datetime, followed_since
     )
 
 
-def hurry(host_ids: list[int]) -> None:
+def hurry(host_ids: Iterable[int]) -> None:
     """Have the agents of these hosts looked at now: a run has started on them."""
     Agent.objects.filter(host__in=host_ids).update(due_at=timezone.now())
 

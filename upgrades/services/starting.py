@@ -28,6 +28,7 @@ from upgrades.queries.groups import members
 from upgrades.queries.people import ids_of
 from upgrades.queries.procedures import newest, procedure_of
 from upgrades.services import claims, planning, rehearsals, runs
+from upgrades.services.agents import hold_agents
 from upgrades.services.people import actor_for
 from upgrades.services.polling import hurry
 from upgrades.services.register import registering_refusals
@@ -294,8 +295,8 @@ def _open(
     if before is not None:
         return before
     bound, facts, chosen = _check(environment, procedure, answers)
-    # Agents before applications, as whoever stores their news takes them: else each might wait for the other.
-    hurry([*_hosts(environment, bound, chosen)])
+    hosts = _hosts(environment, bound, chosen)
+    hold_agents(hosts)
     if procedure.groups:
         bound |= agents_and_servers(environment, chosen.roles)
         facts |= facts_at_start(environment, bound) | {f"{NOBODY}.there": False}
@@ -345,6 +346,7 @@ def _open(
     )
     claims.take(done.run, asked)
     planning.attach(done.run, item)
+    hurry(hosts)  # last: whoever looks at an agent meanwhile cannot see the run yet
     return done
 
 
